@@ -1,0 +1,1 @@
+//! duet: GGUF models through llama.cpp.

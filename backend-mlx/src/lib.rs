@@ -1,0 +1,1 @@
+//! duet: MLX models, and .gguf files, through mlx-rs.

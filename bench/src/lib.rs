@@ -1,0 +1,1 @@
+//! duet: measuring two engines against each other.

@@ -1,0 +1,2 @@
+//! The `duet` binary.
+fn main() {}

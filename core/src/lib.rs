@@ -1,0 +1,1 @@
+//! duet: the contract and everything both engines share.

@@ -1,0 +1,1 @@
+//! duet: the HTTP server (OpenAI wire format).
