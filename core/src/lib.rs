@@ -1,1 +1,4 @@
 //! duet: the contract and everything both engines share.
+
+pub mod sampling;
+pub mod text;

@@ -1,0 +1,15 @@
+//! Text on both sides of an engine: tokenizer, detokenizer, stop strings, chat template.
+//!
+//! Engines see token ids only; everything here turns text into ids before an engine and ids into text after it,
+//! once for all engines. Nothing here knows an engine, a request format or a sampler.
+
+mod detokenizer;
+mod stop;
+mod tokenizer;
+
+pub use detokenizer::Detokenizer;
+pub use stop::{StopMatcher, StopStep};
+pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
+
+/// A token's number in its model's vocabulary.
+pub type TokenId = u32;
