@@ -1,4 +1,5 @@
 //! duet: the contract and everything both engines share.
 
+pub mod model;
 pub mod sampling;
 pub mod text;
