@@ -1,0 +1,231 @@
+//! The pluggable engine ([`InferenceBackend`]) and what it loads ([`LoadedModel`]).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::BackendError;
+use crate::event::GenerationStream;
+use crate::model::{KvType, ModelInfo};
+use crate::request::GenerateRequest;
+use crate::runner::{Capabilities, MemoryReport, ModelRunner};
+use crate::text::Tokenizer;
+
+/// A device an engine can compute on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// As the engine names it ("CPU", "CUDA0", "gpu").
+    pub name: String,
+    /// Marketing name or description.
+    pub description: String,
+    /// Memory of the device, where the engine says.
+    pub total_bytes: Option<u64>,
+    /// Free memory, where the engine says.
+    pub free_bytes: Option<u64>,
+}
+
+/// Who an engine is; everything a measurement has to record about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Short id: "gguf", "mlx". Used in config, answers and metrics.
+    pub id: &'static str,
+    /// The library ("llama.cpp", "MLX").
+    pub library: &'static str,
+    /// The library's version, and the binding crate's.
+    pub version: String,
+    /// Devices, best first.
+    pub devices: Vec<DeviceInfo>,
+    /// Compiled-in and active kernels: CPU instruction sets, BLAS, GPU backends, as the library tells.
+    pub features: Vec<String>,
+    /// Where the library was loaded from, or "static".
+    pub library_path: String,
+}
+
+/// An engine's answer to "can you run this model?", from headers alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// What weights will be held as, and what of that is exact ("Q4_1 repacked to affine 4-bit, value-exact").
+    pub weights: String,
+    /// Bits read per weight at decode, as the engine will hold them.
+    pub bits_per_weight: f64,
+    /// Things a user should know (a slow path, an inexact conversion).
+    pub notes: Vec<String>,
+}
+
+/// How MLX holds weights that came quantised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightsMode {
+    /// Whichever is faster on the device.
+    #[default]
+    Auto,
+    /// As quantised.
+    Packed,
+    /// Dequantised at load (f32 on a CPU).
+    Dense,
+}
+
+/// What to load and how; already valid.
+#[derive(Debug, Clone)]
+pub struct LoadSpec {
+    /// The model, as its headers describe it.
+    pub model: Arc<ModelInfo>,
+    /// The tokenizer of the model's format; both engines get the same object.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// Most tokens of one request, prompt and completion.
+    pub context_length: u32,
+    /// Sequences at once.
+    pub parallel: u32,
+    /// KV cells shared by all sequences; at least `context_length`.
+    pub kv_tokens: u32,
+    /// Type of the KV cache's elements.
+    pub kv_type: KvType,
+    /// CPU threads of the engine; `None` = physical cores.
+    pub threads: Option<u32>,
+    /// Most prompt tokens evaluated in one step.
+    pub prefill_chunk: u32,
+    /// MLX: how quantised weights are held. llama.cpp keeps the file's own form.
+    pub weights: WeightsMode,
+    /// llama.cpp: whether all sequences share one KV buffer. `None` = the engine's rule.
+    pub kv_unified: Option<bool>,
+    /// Requests that may wait for a sequence before `Overloaded`.
+    pub max_queue: usize,
+}
+
+impl LoadSpec {
+    /// A spec with sensible settings: one sequence, `context_length` at most 4096, f16 KV cache, queue of 64.
+    pub fn new(model: Arc<ModelInfo>, tokenizer: Arc<dyn Tokenizer>) -> Self {
+        let context_length = model.context_length.clamp(1, 4096);
+        Self {
+            model,
+            tokenizer,
+            context_length,
+            parallel: 1,
+            kv_tokens: context_length,
+            kv_type: KvType::F16,
+            threads: None,
+            prefill_chunk: 512,
+            weights: WeightsMode::Auto,
+            kv_unified: None,
+            max_queue: 64,
+        }
+    }
+}
+
+/// Told how far a load is, 0.0 to 1.0; returning `false` cancels it. Called from the engine's thread.
+pub type LoadProgress = Arc<dyn Fn(f32) -> bool + Send + Sync>;
+
+/// What a loaded model says of itself.
+#[derive(Debug, Clone)]
+pub struct LoadedInfo {
+    /// The engine's id ("gguf", "mlx").
+    pub backend: &'static str,
+    /// The engine's version, as in [`BackendInfo::version`].
+    pub backend_version: String,
+    /// The device it runs on.
+    pub device: String,
+    /// The model.
+    pub model: Arc<ModelInfo>,
+    /// What the weights are held as ("Q4_1 (file)", "f32, dequantised from Q4_1, value-exact").
+    pub weights: String,
+    /// Bytes of weights read by one decode step of one sequence.
+    pub weight_bytes_per_token: u64,
+    /// Type of KV elements ("f16").
+    pub kv_type: String,
+    /// Kernel choices that change speed or numerics ("flash attention on", "OpenBLAS 0.3.31, 2 threads").
+    pub notes: Vec<String>,
+    /// How long the load took.
+    pub load_time: std::time::Duration,
+}
+
+/// A job that has the runner for itself, on the engine's thread. For the bench, which measures steps there.
+pub type RunnerJob = Box<dyn FnOnce(&mut dyn ModelRunner) + Send + 'static>;
+
+/// How a loaded model is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// The engine's thread answers.
+    Ready,
+    /// It is being unloaded.
+    ShuttingDown,
+    /// It is gone; only unloading makes sense.
+    Crashed,
+}
+
+/// Counters of a loaded model; cheap to read at any time, from any thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineLoad {
+    /// Requests waiting for a sequence.
+    pub n_waiting: usize,
+    /// Requests that hold a sequence.
+    pub n_running: usize,
+    /// KV cells in use.
+    pub n_cells_used: u32,
+    /// Forward passes so far.
+    pub n_forward_passes: u64,
+    /// Requests that ended because the client left.
+    pub n_cancelled: u64,
+}
+
+/// A pluggable engine. A new engine is a crate with this trait and one line in the composition root.
+#[async_trait]
+pub trait InferenceBackend: Send + Sync + 'static {
+    /// Who this is. May ask the library; milliseconds.
+    fn info(&self) -> BackendInfo;
+
+    /// Whether this model can run here, from its headers alone, in milliseconds.
+    ///
+    /// # Errors
+    /// [`BackendError::UnsupportedArchitecture`], [`BackendError::NotCompiledIn`], [`BackendError::Unsupported`] with
+    /// what is in the way.
+    fn probe(&self, model: &ModelInfo) -> Result<Probe, BackendError>;
+
+    /// Loads the model on the engine's own thread.
+    ///
+    /// # Errors
+    /// `LoadFailed`, `InsufficientMemory`, `UnsupportedArchitecture`, `NotCompiledIn`, `LoadCancelled`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the load and frees what it had taken.
+    async fn load(&self, spec: LoadSpec, progress: LoadProgress) -> Result<Arc<dyn LoadedModel>, BackendError>;
+}
+
+/// A model that answers requests; what `server` and `bench` hold. All methods may be called from any thread.
+#[async_trait]
+pub trait LoadedModel: Send + Sync + 'static {
+    /// What was loaded.
+    fn info(&self) -> &LoadedInfo;
+
+    /// What it can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Its tokenizer.
+    fn tokenizer(&self) -> &Arc<dyn Tokenizer>;
+
+    /// Queues a request. Exactly one terminal item comes on the stream: a `Finished` event or an `Err`, nothing after
+    /// it. Dropping the stream cancels the request and frees its sequence within one step, wherever it stands.
+    ///
+    /// # Errors
+    /// At once and without queueing: `InvalidRequest`, `Unsupported`, `ContextLengthExceeded`, `Overloaded`,
+    /// `ShuttingDown`, `EngineCrashed`.
+    fn generate(&self, request: GenerateRequest) -> Result<GenerationStream, BackendError>;
+
+    /// Runs a job with the runner to itself, when no request is running; requests queue up meanwhile. All sequences are
+    /// released before and after. Resolves when the job has returned.
+    ///
+    /// # Errors
+    /// `ShuttingDown`, `EngineCrashed`; `Unsupported` where there is no runner in this process.
+    async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError>;
+
+    /// Counters, without asking the engine's thread.
+    fn load(&self) -> EngineLoad;
+
+    /// Memory as the engine counted it last (after the load and after each request).
+    fn memory(&self) -> MemoryReport;
+
+    /// How it is doing.
+    fn health(&self) -> Health;
+
+    /// Stops admitting, ends running requests with `ShuttingDown`, frees the model; resolves when that is done.
+    /// A second call resolves too.
+    async fn unload(&self);
+}

@@ -1,0 +1,56 @@
+//! A request after validation: nothing optional that is needed, no text, no wire format.
+
+use std::time::Instant;
+
+use crate::sampling::SamplingParams;
+use crate::text::TokenId;
+
+/// How many logprobs to report for each generated token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogprobsRequest {
+    /// Alternatives beside the chosen token, 0 to 20.
+    pub n_top: u32,
+}
+
+/// Everything an engine needs to generate one completion.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// Shown in logs; chosen by the caller.
+    pub id: String,
+    /// The prompt's token ids, BOS included where the model wants one. Not empty.
+    pub prompt: Vec<TokenId>,
+    /// A ceiling for generated tokens; the context length is one too. At least 1.
+    pub max_tokens: u32,
+    /// End-of-generation tokens are not sampled before this many tokens.
+    pub min_tokens: u32,
+    /// The sampler chain.
+    pub sampling: SamplingParams,
+    /// Texts that end the generation; not part of the output.
+    pub stop: Vec<String>,
+    /// Tokens that end the generation, beside the model's own; not part of the output.
+    pub stop_tokens: Vec<TokenId>,
+    /// Go on after end-of-generation tokens.
+    pub ignore_eos: bool,
+    /// Report logprobs.
+    pub logprobs: Option<LogprobsRequest>,
+    /// Give up with `DeadlineExceeded` at this instant.
+    pub deadline: Option<Instant>,
+}
+
+impl GenerateRequest {
+    /// A greedy request with nothing special.
+    pub fn new(id: impl Into<String>, prompt: Vec<TokenId>, max_tokens: u32) -> Self {
+        Self {
+            id: id.into(),
+            prompt,
+            max_tokens,
+            min_tokens: 0,
+            sampling: SamplingParams::greedy(),
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            deadline: None,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! For tests of every crate: a fake engine with nothing to load, and the conformance suite that every engine passes.
+
+pub mod conformance;
+mod fake_runner;
+mod fake_tokenizer;
+
+pub use fake_runner::{FakeBackend, FakeConfig, FakeGate, FakeRunner, Reply, fake_model_info, fake_spec};
+pub use fake_tokenizer::ByteTokenizer;
