@@ -1,1 +1,4 @@
 //! duet: MLX models, and .gguf files, through mlx-rs.
+
+#[cfg(feature = "mlx")]
+pub mod raw;

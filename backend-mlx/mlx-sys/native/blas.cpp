@@ -1,0 +1,81 @@
+// OpenBLAS in front of the reference BLAS that comes with libmlx's wheel and that its DT_RPATH pins.
+//
+// A program's own symbols come first in the dynamic linker's order, so libmlx finds its matrix products here. They go on to
+// the prefixed functions of scipy-openblas32, which by that become a direct dependency of the program. LAPACK stays with the
+// wheel: nothing on the way of a token uses it.
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdint>
+
+extern "C" {
+
+void scipy_cblas_sgemm(
+    int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+void scipy_cblas_dgemm(
+    int, int, int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
+void scipy_cblas_cgemm(
+    int, int, int, int, int, int, const void*, const void*, int, const void*, int, const void*, void*, int);
+void scipy_openblas_set_num_threads(int);
+int scipy_openblas_get_num_threads();
+char* scipy_openblas_get_config();
+
+} // extern "C"
+
+namespace {
+std::atomic<uint64_t> products{0};
+
+void count() {
+  products.fetch_add(1, std::memory_order_relaxed);
+}
+} // namespace
+
+// What libmlx looks up must be visible whatever the compiler's default is.
+#define EXPORTED extern "C" __attribute__((visibility("default"), used))
+
+EXPORTED void cblas_sgemm(
+    int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float* a, int lda,
+    const float* b, int ldb, float beta, float* c, int ldc) {
+  count();
+  scipy_cblas_sgemm(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+EXPORTED void cblas_dgemm(
+    int order, int transpose_a, int transpose_b, int m, int n, int k, double alpha, const double* a, int lda,
+    const double* b, int ldb, double beta, double* c, int ldc) {
+  count();
+  scipy_cblas_dgemm(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+EXPORTED void cblas_cgemm(
+    int order, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha, const void* a, int lda,
+    const void* b, int ldb, const void* beta, void* c, int ldc) {
+  count();
+  scipy_cblas_cgemm(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+extern "C" {
+
+void duet_blas_set_threads(int threads) {
+  scipy_openblas_set_num_threads(threads);
+}
+
+int duet_blas_threads() {
+  return scipy_openblas_get_num_threads();
+}
+
+const char* duet_blas_config() {
+  return scipy_openblas_get_config();
+}
+
+uint64_t duet_blas_products() {
+  return products.load(std::memory_order_relaxed);
+}
+
+const char* duet_blas_library() {
+  Dl_info info{};
+  auto function = reinterpret_cast<void*>(&scipy_cblas_sgemm);
+  return dladdr(function, &info) != 0 ? info.dli_fname : nullptr;
+}
+
+} // extern "C"
