@@ -97,7 +97,7 @@ impl GgmlType {
     /// Bytes of `n` values; `None` if `n` is no whole number of blocks or the product overflows.
     pub fn bytes_for(self, n: u64) -> Option<u64> {
         let block = u64::from(self.block_len());
-        if n % block != 0 {
+        if !n.is_multiple_of(block) {
             return None;
         }
         (n / block).checked_mul(u64::from(self.block_bytes()))
