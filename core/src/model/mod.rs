@@ -27,6 +27,7 @@ pub use info::{
     GenerationDefaults, LayerInfo, LayerKind, ModelFormat, ModelInfo, RopeInfo, RopeScaling, TokenizerKind,
     WeightSplit, WindowPattern,
 };
+pub use memory::{Fit, FitRequest, KvAllocation, KvType, MemoryError, MemoryPlan, fit, kv_bytes};
 pub use quant_config::{ForeignQuantization, QuantMode, QuantSpec, Quantization};
 
 /// Describes the model at `path`: a .gguf file (of a split model its first shard) or a directory with config.json and
