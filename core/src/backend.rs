@@ -186,7 +186,11 @@ pub trait InferenceBackend: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the load and frees what it had taken.
-    async fn load(&self, spec: LoadSpec, progress: LoadProgress) -> Result<Arc<dyn LoadedModel>, BackendError>;
+    async fn load(
+        &self,
+        spec: LoadSpec,
+        progress: LoadProgress,
+    ) -> Result<Arc<dyn LoadedModel>, BackendError>;
 }
 
 /// A model that answers requests; what `server` and `bench` hold. All methods may be called from any thread.

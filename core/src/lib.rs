@@ -1,12 +1,24 @@
 //! duet's contract, and everything that both engines share.
 //!
-//! Knows nothing of HTTP and nothing of any engine library. An engine crate implements [`ModelRunner`].
+//! Knows nothing of HTTP and nothing of any engine library. An engine crate implements [`ModelRunner`] and
+//! [`InferenceBackend`]; [`engine::Engine`] turns a runner into a [`LoadedModel`].
 
+pub mod backend;
+pub mod engine;
 pub mod error;
+pub mod event;
 pub mod model;
+pub mod request;
 pub mod runner;
 pub mod sampling;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 
+pub use backend::*;
 pub use error::{BackendError, BoxError, chain};
+pub use event::{
+    FinishReason, Finished, GenerationEvent, GenerationStream, StopCause, Timings, TokenEvent, Usage,
+};
+pub use request::{GenerateRequest, LogprobsRequest};
 pub use runner::*;

@@ -31,6 +31,9 @@ pub struct GenerateRequest {
     pub stop_tokens: Vec<TokenId>,
     /// Go on after end-of-generation tokens.
     pub ignore_eos: bool,
+    /// The output goes on with the prompt's text instead of beginning a text of its own: a SentencePiece model's leading
+    /// space is kept.
+    pub continues_prompt: bool,
     /// Report logprobs.
     pub logprobs: Option<LogprobsRequest>,
     /// Give up with `DeadlineExceeded` at this instant.
@@ -45,10 +48,11 @@ impl GenerateRequest {
             prompt,
             max_tokens,
             min_tokens: 0,
-            sampling: SamplingParams::greedy(),
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             ignore_eos: false,
+            continues_prompt: false,
             logprobs: None,
             deadline: None,
         }

@@ -79,7 +79,7 @@ pub(crate) struct Generation {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stops: StopMatcher,
-    end_of_generation: Arc<dyn Tokenizer>,
+    tokenizer: Arc<dyn Tokenizer>,
     on_device: Option<DeviceSampling>,
     banned: Vec<TokenId>,
     newest: TokenId,
@@ -92,9 +92,14 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    pub(crate) fn new(submission: Submission, tokenizer: &Arc<dyn Tokenizer>, capabilities: &Capabilities) -> Self {
+    pub(crate) fn new(
+        submission: Submission,
+        tokenizer: &Arc<dyn Tokenizer>,
+        capabilities: &Capabilities,
+        n_vocab: usize,
+    ) -> Self {
         let request = &submission.request;
-        let mut sampler = Sampler::new(request.sampling.clone(), tokenizer.vocab_size());
+        let mut sampler = Sampler::new(request.sampling.clone(), n_vocab as u32);
         if request.sampling.needs_history() {
             for &id in &request.prompt {
                 sampler.accept(id);
@@ -104,9 +109,12 @@ impl Generation {
         let on_device = device_sampling(request, capabilities);
         Self {
             sampler,
-            detokenizer: Detokenizer::new(tokenizer.clone()),
+            detokenizer: match request.continues_prompt {
+                true => Detokenizer::continuing(tokenizer.clone()),
+                false => Detokenizer::new(tokenizer.clone()),
+            },
             stops: StopMatcher::new(request.stop.clone()),
-            end_of_generation: tokenizer.clone(),
+            tokenizer: tokenizer.clone(),
             on_device,
             banned,
             newest: 0,
@@ -137,20 +145,21 @@ impl Generation {
         Some(sampling)
     }
 
-    /// Whether the host has to see logits for the next token.
-    pub(crate) fn on_host(&self) -> bool {
-        self.on_device.is_none()
-    }
-
     pub(crate) fn saw_batch(&mut self, width: u32) {
         self.batch_width = self.batch_width.max(width);
     }
 
     /// Samples from a row of logits `[n_vocab]` on the host.
-    pub(crate) fn sample(&mut self, logits: &[f32]) -> Result<(TokenId, Option<TokenLogprobs>), BackendError> {
+    pub(crate) fn sample(
+        &mut self,
+        logits: &[f32],
+    ) -> Result<(TokenId, Option<TokenLogprobs>), BackendError> {
         let banned: &[TokenId] =
             if self.n_generated < self.submission.request.min_tokens { &self.banned } else { &[] };
-        let id = self.sampler.sample_without(logits, banned).map_err(|error| BackendError::engine("sampling", error))?;
+        let id = self
+            .sampler
+            .sample_without(logits, banned)
+            .map_err(|error| BackendError::engine("sampling", error))?;
         let logprobs =
             self.submission.request.logprobs.map(|asked| logprobs(logits, id, asked.n_top as usize));
         Ok((id, logprobs))
@@ -164,17 +173,17 @@ impl Generation {
         self.last_token = now;
         self.sampler.accept(id);
         let request = &self.submission.request;
-        if !request.ignore_eos && self.end_of_generation.end_of_generation().contains(&id) {
+        if !request.ignore_eos && self.tokenizer.end_of_generation().contains(&id) {
             return After::Finished(FinishReason::Stop(StopCause::EndOfGeneration(id)));
         }
         if request.stop_tokens.contains(&id) {
             return After::Finished(FinishReason::Stop(StopCause::StopToken(id)));
         }
         let max_tokens = request.max_tokens;
-        let text = if self.end_of_generation.is_control(id) { String::new() } else { self.detokenizer.push(id) };
-        let step = self.stops.push(&text);
-        self.send(Ok(GenerationEvent::Token(TokenEvent { id, text: step.emit, logprobs })));
-        match step.matched {
+        let step = self.stops.push(self.detokenizer.push(id));
+        let (text, matched) = (step.emit.to_owned(), step.matched);
+        self.send(Ok(GenerationEvent::Token(TokenEvent { id, text, logprobs })));
+        match matched {
             Some(index) => After::Finished(FinishReason::Stop(StopCause::StopString(index))),
             None if self.n_generated >= max_tokens => After::Finished(FinishReason::Length),
             None => After::Continue,
@@ -185,9 +194,8 @@ impl Generation {
     pub(crate) fn finish(mut self, reason: FinishReason) {
         let mut text = String::new();
         if !matches!(reason, FinishReason::Stop(StopCause::StopString(_))) {
-            let tail = self.detokenizer.flush();
-            text.push_str(&self.stops.push(&tail).emit);
-            text.push_str(&self.stops.flush());
+            text.push_str(self.stops.push(self.detokenizer.flush()).emit);
+            text.push_str(self.stops.flush());
         }
         let request = &self.submission.request;
         let usage = Usage {

@@ -157,16 +157,21 @@ impl Engine {
                 n_cancelled: AtomicU64::new(0),
                 memory: Mutex::new(runner.memory()),
             });
-            let built = Built { info, capabilities: runner.capabilities().clone(), inbox: sender, shared: shared.clone() };
+            let built = Built {
+                info,
+                capabilities: runner.capabilities().clone(),
+                inbox: sender,
+                shared: shared.clone(),
+            };
             let worker = ModelWorker::new(runner, inbox, shared, tokenizer, prefill_chunk);
             match answer.send(Ok(built)) {
                 Ok(()) => Some(Box::new(worker)),
                 Err(_) => None, // nobody waits any more: free it
             }
         }))?;
-        let Built { info, capabilities, inbox, shared } = answered
-            .await
-            .map_err(|_| BackendError::EngineCrashed { detail: "its thread panicked while loading".into() })??;
+        let Built { info, capabilities, inbox, shared } = answered.await.map_err(|_| {
+            BackendError::EngineCrashed { detail: "its thread panicked while loading".into() }
+        })??;
         let (tokenizer, max_queue) = (spec.tokenizer.clone(), spec.max_queue.max(1));
         Ok(Arc::new(Self { info, capabilities, tokenizer, max_queue, inbox, shared, thread }))
     }

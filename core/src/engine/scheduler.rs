@@ -177,7 +177,9 @@ impl Scheduler {
                 .iter()
                 .enumerate()
                 .filter_map(|(index, slot)| slot.as_ref().map(|slot| (index, slot)))
-                .filter(|(_, slot)| slot.phase == Phase::Prefill && after.is_none_or(|seen| slot.arrival > seen))
+                .filter(|(_, slot)| {
+                    slot.phase == Phase::Prefill && after.is_none_or(|seen| slot.arrival > seen)
+                })
                 .min_by_key(|(_, slot)| slot.arrival);
             let Some((index, slot)) = next else { break };
             after = Some(slot.arrival);
@@ -304,8 +306,18 @@ mod tests {
         assert_eq!(
             rows,
             [
-                PlannedRow { seq: SeqId(0), position: 2, n_tokens: 1, kind: RowKind::Decode { in_flight: false } },
-                PlannedRow { seq: SeqId(1), position: 0, n_tokens: 7, kind: RowKind::Prefill { last: false } },
+                PlannedRow {
+                    seq: SeqId(0),
+                    position: 2,
+                    n_tokens: 1,
+                    kind: RowKind::Decode { in_flight: false }
+                },
+                PlannedRow {
+                    seq: SeqId(1),
+                    position: 0,
+                    n_tokens: 7,
+                    kind: RowKind::Prefill { last: false }
+                },
             ]
         );
     }

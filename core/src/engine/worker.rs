@@ -174,8 +174,10 @@ impl<R: ModelRunner> ModelWorker<R> {
         while let Some((key, seq)) = self.scheduler.admit() {
             let submission = self.waiting.remove(&key).expect("every ticket has its submission");
             self.leave_queue();
-            let capabilities = self.runner.as_ref().expect("as in runner()").capabilities();
-            self.running[seq.0 as usize] = Some(Generation::new(submission, &self.tokenizer, capabilities));
+            let runner = self.runner.as_ref().expect("as in runner()");
+            let generation =
+                Generation::new(submission, &self.tokenizer, runner.capabilities(), runner.n_vocab());
+            self.running[seq.0 as usize] = Some(generation);
         }
     }
 
@@ -212,7 +214,8 @@ impl<R: ModelRunner> ModelWorker<R> {
         let mut wants = Vec::with_capacity(rows.len());
         let mut all_on_device = true;
         for row in &rows {
-            let generation = self.running[row.seq.0 as usize].as_mut().expect("rows only for running sequences");
+            let generation =
+                self.running[row.seq.0 as usize].as_mut().expect("rows only for running sequences");
             generation.saw_batch(rows.len() as u32);
             let want = match row.yields_token() {
                 false => Want::Nothing,
@@ -232,7 +235,9 @@ impl<R: ModelRunner> ModelWorker<R> {
                         RowTokens::Host(&generation.prompt()[start..start + row.n_tokens as usize])
                     }
                     RowKind::Decode { in_flight: true } => RowTokens::Previous,
-                    RowKind::Decode { in_flight: false } => RowTokens::Host(std::slice::from_ref(generation.newest())),
+                    RowKind::Decode { in_flight: false } => {
+                        RowTokens::Host(std::slice::from_ref(generation.newest()))
+                    }
                 };
                 PlanRow { seq: row.seq, position: row.position, tokens, want }
             })
@@ -261,8 +266,8 @@ impl<R: ModelRunner> ModelWorker<R> {
     /// A step did not happen: its requests get an error, the others go on.
     fn step_failed(&mut self, rows: &[PlannedRow], error: &BackendError) {
         tracing::error!(error = %error.chain(), "a step failed");
-        if matches!(error, BackendError::EngineCrashed { .. }) {
-            self.shared.set_state(EngineState::Crashed);
+        if let BackendError::EngineCrashed { detail } = error {
+            self.crashed(detail);
         }
         for row in rows {
             self.fail(row.seq, BackendError::engine("decode", error.chain()));
@@ -435,7 +440,8 @@ impl<R: ModelRunner> Worker for ModelWorker<R> {
             return Tick::Busy;
         }
         self.publish();
-        self.shared.set_memory(self.runner().memory());
+        let memory = self.runner().memory();
+        self.shared.set_memory(memory);
         Tick::Idle(deadline)
     }
 

@@ -93,12 +93,21 @@ impl Sampler {
     /// [`SampleError`] for a row with NaN or plus infinity, without any token left, or of the wrong width. The draw is
     /// used up all the same.
     pub fn sample(&mut self, logits: &[f32]) -> Result<TokenId, SampleError> {
+        self.sample_without(logits, &[])
+    }
+
+    /// The next token, from `logits` [vocab_size], and none of `banned` (ids outside of the row are no harm).
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample_without(&mut self, logits: &[f32], banned: &[TokenId]) -> Result<TokenId, SampleError> {
         let uniform = self.draws.next();
         let coin = if self.params.has_xtc() { self.xtc_draws.next() } else { 1.0 };
         if logits.len() != self.vocab_size as usize {
             return Err(SampleError::WrongWidth { n_logits: logits.len(), vocab_size: self.vocab_size });
         }
         self.adjust(logits);
+        self.ban(banned);
         let row = Row::new(logits, &self.overlay);
         let max = row.scan(&mut self.maxima)?;
         if self.params.is_greedy() {
@@ -111,6 +120,16 @@ impl Sampler {
             return Ok(draw_from_row(&row, max, uniform, temperature, &mut self.masses));
         }
         Ok(self.candidates.draw(uniform, self.params.temperature))
+    }
+
+    /// Makes entries of the row unreachable; after `adjust`, which starts the overlay afresh.
+    fn ban(&mut self, banned: &[TokenId]) {
+        for &id in banned.iter().filter(|id| **id < self.vocab_size) {
+            match self.overlay.binary_search_by_key(&id, |entry| entry.0) {
+                Ok(at) => self.overlay[at].1 = f32::NEG_INFINITY,
+                Err(at) => self.overlay.insert(at, (id, f32::NEG_INFINITY)),
+            }
+        }
     }
 
     /// Puts the entries of the row that bias, penalties and DRY change into the overlay.

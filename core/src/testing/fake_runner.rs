@@ -14,10 +14,13 @@ use crate::backend::{
 };
 use crate::engine::{Engine, EngineThread};
 use crate::error::BackendError;
-use crate::model::ModelInfo;
+use crate::model::{
+    GenerationDefaults, LayerInfo, LayerKind, ModelFormat, ModelInfo, RopeInfo, TokenizerKind, WeightSplit,
+    WindowPattern,
+};
 use crate::runner::{
-    Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, RowTokens, SeqId, SequenceSnapshot, StepId,
-    StepOutput, StepPlan, Want,
+    Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, RowTokens, SeqId, SequenceSnapshot,
+    StepId, StepOutput, StepPlan, Want,
 };
 use crate::text::{TokenId, Tokenizer};
 
@@ -222,7 +225,10 @@ impl ModelRunner for FakeRunner {
     fn submit(&mut self, plan: StepPlan<'_>) -> Result<StepId, BackendError> {
         assert!(!plan.rows.is_empty(), "an empty plan");
         assert!(plan.rows.windows(2).all(|pair| pair[0].seq < pair[1].seq), "rows out of order");
-        assert!(plan.n_tokens() <= self.capabilities.max_step_tokens as usize, "more tokens than a step takes");
+        assert!(
+            plan.n_tokens() <= self.capabilities.max_step_tokens as usize,
+            "more tokens than a step takes"
+        );
         assert!(self.pending.len() < self.capabilities.steps_in_flight as usize, "too many steps in flight");
         self.current = None;
         let id = StepId(self.n_steps);
@@ -234,7 +240,8 @@ impl ModelRunner for FakeRunner {
         if self.n_cells_used() as usize + plan.n_tokens() > self.capabilities.kv_tokens as usize {
             return Err(BackendError::KvCacheFull { n_rows: plan.n_tokens() });
         }
-        let mut step = FakeStep { id, logits: Vec::with_capacity(plan.n_logits() * N_VOCAB), tokens: Vec::new() };
+        let mut step =
+            FakeStep { id, logits: Vec::with_capacity(plan.n_logits() * N_VOCAB), tokens: Vec::new() };
         for row in plan.rows {
             if row.seq.0 >= self.capabilities.max_sequences {
                 return Err(BackendError::engine("decode", format!("no sequence {}", row.seq.0)));
@@ -277,7 +284,8 @@ impl ModelRunner for FakeRunner {
         if let Some(gate) = &self.config.gate {
             gate.pass();
         }
-        let step = self.pending.pop_front().ok_or_else(|| BackendError::engine("collect", "nothing in flight"))?;
+        let step =
+            self.pending.pop_front().ok_or_else(|| BackendError::engine("collect", "nothing in flight"))?;
         let step = self.current.insert(step);
         Ok(StepOutput { step: step.id, logits: &step.logits, n_vocab: N_VOCAB, tokens: &step.tokens })
     }
@@ -366,7 +374,11 @@ impl InferenceBackend for FakeBackend {
         Ok(Probe { weights: "none".into(), bits_per_weight: 0.0, notes: Vec::new() })
     }
 
-    async fn load(&self, spec: LoadSpec, progress: LoadProgress) -> Result<Arc<dyn LoadedModel>, BackendError> {
+    async fn load(
+        &self,
+        spec: LoadSpec,
+        progress: LoadProgress,
+    ) -> Result<Arc<dyn LoadedModel>, BackendError> {
         let config = self.config.clone();
         let for_build = spec.clone();
         Engine::start(EngineThread::spawn("fake")?, &spec, progress, move |control| {
@@ -391,9 +403,49 @@ impl InferenceBackend for FakeBackend {
     }
 }
 
-/// The headers of a model that does not exist.
+/// The headers of a model that does not exist: 2 layers, 4 heads, nothing on disk.
 pub fn fake_model_info() -> ModelInfo {
-    crate::model::ModelInfo { path: PathBuf::from("fake.gguf"), vocab_size: ByteTokenizer::VOCAB, ..ModelInfo::empty() }
+    let layer = LayerInfo {
+        kind: LayerKind::Attention,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim_k: 16,
+        head_dim_v: 16,
+        window: None,
+    };
+    ModelInfo {
+        path: PathBuf::from("fake.gguf"),
+        format: ModelFormat::Gguf,
+        name: Some("fake".into()),
+        architecture: "llama".into(),
+        n_params: 1000,
+        quantization: "F32".into(),
+        bits_per_weight: 32.0,
+        context_length: 256,
+        n_layers: 2,
+        hidden_size: 64,
+        intermediate_size: 128,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim_k: 16,
+        head_dim_v: 16,
+        layers: vec![layer; 2],
+        window: WindowPattern::Full,
+        n_experts: 0,
+        n_experts_used: 0,
+        vocab_size: ByteTokenizer::VOCAB,
+        tied_embeddings: true,
+        rope: RopeInfo { freq_base: 10_000.0, freq_base_window: None, n_rot: 16, scaling: None },
+        tokenizer: TokenizerKind::Missing,
+        chat_template: None,
+        bos_token_id: Some(ByteTokenizer::BOS),
+        eos_token_ids: vec![ByteTokenizer::EOS, ByteTokenizer::IM_END],
+        generation_defaults: GenerationDefaults::default(),
+        split: WeightSplit::default(),
+        file_bytes: 4000,
+        weight_bytes: 4000,
+        files: vec![PathBuf::from("fake.gguf")],
+    }
 }
 
 /// A load spec of the fake: so many sequences, each of up to 256 tokens.

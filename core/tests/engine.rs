@@ -1,0 +1,184 @@
+//! The engine over the fake runner: the conformance suite, failures, and random traces.
+
+use std::sync::Arc;
+
+use duet_core::testing::conformance::{self, Tolerance, fold};
+use duet_core::testing::{FakeBackend, FakeConfig, FakeGate, Reply, fake_spec};
+use duet_core::{
+    BackendError, FinishReason, GenerateRequest, GenerationEvent, Health, InferenceBackend, LoadedModel,
+    StopCause,
+};
+
+async fn load(config: FakeConfig, parallel: u32, max_queue: usize) -> Arc<dyn LoadedModel> {
+    let mut spec = fake_spec(parallel);
+    spec.max_queue = max_queue;
+    FakeBackend { config }.load(spec, Arc::new(|_| true)).await.expect("the fake loads")
+}
+
+fn prompt(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+#[tokio::test]
+async fn conformance_one_step_in_flight() {
+    conformance::suite(Tolerance(0.0), |parallel, max_queue| {
+        load(FakeConfig::default(), parallel, max_queue)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn conformance_two_steps_in_flight_sampled_on_the_device() {
+    let config = FakeConfig { steps_in_flight: 2, device_sampling: true, ..FakeConfig::default() };
+    conformance::suite(Tolerance(0.0), |parallel, max_queue| load(config.clone(), parallel, max_queue)).await;
+}
+
+#[tokio::test]
+async fn a_reply_ends_with_the_models_own_token() {
+    for steps_in_flight in [1, 2] {
+        let config = FakeConfig {
+            reply: Reply::text("grüße"),
+            steps_in_flight,
+            device_sampling: steps_in_flight == 2,
+            ..FakeConfig::default()
+        };
+        let model = load(config, 1, 8).await;
+        let stream = model.generate(GenerateRequest::new("r", prompt("hello"), 50)).expect("idle");
+        let answer = fold(stream).await.expect("answered");
+        assert_eq!(answer.text, "grüße");
+        assert_eq!(answer.finished.reason, FinishReason::Stop(StopCause::EndOfGeneration(257)));
+        assert_eq!(answer.finished.usage.n_completion_tokens as usize, "grüße".len() + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_step_ends_its_own_requests_only() {
+    let config = FakeConfig { fail_step: Some(3), ..FakeConfig::default() };
+    let model = load(config, 2, 8).await;
+    let first = model.generate(GenerateRequest::new("first", prompt("a"), 20)).expect("idle");
+    let error = fold(first).await.expect_err("step 3 fails");
+    assert!(matches!(error, BackendError::Engine { operation: "decode", .. }), "{error:?}");
+    let second = model.generate(GenerateRequest::new("second", prompt("b"), 20)).expect("still serving");
+    fold(second).await.expect("the engine goes on");
+    assert_eq!(model.load().n_cells_used, 0);
+}
+
+#[tokio::test]
+async fn a_panic_on_the_engines_thread_is_typed() {
+    let config = FakeConfig { panic_step: Some(2), ..FakeConfig::default() };
+    let model = load(config, 2, 8).await;
+    let streams: Vec<_> =
+        (0..2).map(|_| model.generate(GenerateRequest::new("r", prompt("a"), 20)).expect("idle")).collect();
+    for stream in streams {
+        assert!(matches!(fold(stream).await, Err(BackendError::EngineCrashed { .. })));
+    }
+    assert_eq!(model.health(), Health::Crashed);
+    let refused = model.generate(GenerateRequest::new("late", prompt("a"), 1));
+    assert!(matches!(refused, Err(BackendError::EngineCrashed { .. })));
+    model.unload().await;
+}
+
+#[tokio::test]
+async fn failed_and_cancelled_loads_are_typed() {
+    let failing = FakeBackend { config: FakeConfig { fail_load: true, ..FakeConfig::default() } };
+    let error = failing.load(fake_spec(1), Arc::new(|_| true)).await.err().expect("it fails");
+    assert!(matches!(error, BackendError::LoadFailed { .. }));
+    let error =
+        FakeBackend::default().load(fake_spec(1), Arc::new(|_| false)).await.err().expect("told to stop");
+    assert!(matches!(error, BackendError::LoadCancelled));
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_frees_its_sequence_within_a_step() {
+    let gate = FakeGate::closed();
+    let config = FakeConfig { gate: Some(gate.clone()), ..FakeConfig::default() };
+    let model = load(config, 1, 8).await;
+    let mut stream = model.generate(GenerateRequest::new("r", prompt("a"), 200)).expect("idle");
+    gate.let_through(1);
+    assert!(matches!(stream.next().await, Some(Ok(GenerationEvent::Token(_)))));
+    drop(stream);
+    gate.let_through(1); // the step that was in flight, and no other
+    model.run_exclusive(Box::new(|_| {})).await.expect("idle without another step");
+    assert_eq!((model.load().n_running, model.load().n_cells_used), (0, 0));
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_parked_and_comes_back() {
+    let mut spec = fake_spec(2);
+    spec.context_length = 2000;
+    spec.kv_tokens = 4000;
+    let config = FakeConfig { steps_in_flight: 2, device_sampling: true, ..FakeConfig::default() };
+    let model = FakeBackend { config }.load(spec, Arc::new(|_| true)).await.expect("the fake loads");
+    let mut request = GenerateRequest::new("slow", prompt("a"), 1500);
+    request.ignore_eos = true;
+    let slow = model.generate(request.clone()).expect("room");
+    // Nobody reads `slow`: it leaves the batch by itself, and neighbours are served meanwhile.
+    let mut widths = Vec::new();
+    for _ in 0..3 {
+        let neighbour = GenerateRequest { max_tokens: 400, ..request.clone() };
+        let answer = fold(model.generate(neighbour).expect("room")).await.expect("answered");
+        assert_eq!(answer.tokens.len(), 400);
+        widths.push(answer.finished.timings.batch_width);
+    }
+    assert_eq!(widths[2], 1, "the parked one takes no part in steps: {widths:?}");
+    assert_eq!(fold(slow).await.expect("it comes back").tokens.len(), 1500);
+}
+
+/// A little generator, so that the trace is the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_events_leak_nothing() {
+    for steps_in_flight in [1, 2] {
+        let config = FakeConfig {
+            steps_in_flight,
+            device_sampling: steps_in_flight == 2,
+            fail_step: Some(500),
+            ..FakeConfig::default()
+        };
+        let model = load(config, 4, 16).await;
+        let mut dice = Dice(steps_in_flight.into());
+        let mut open = Vec::new();
+        let mut n_ended = 0;
+        for _ in 0..2_000 {
+            match dice.roll(4) {
+                0 | 1 => {
+                    let text = "x".repeat(1 + dice.roll(90) as usize);
+                    let mut request = GenerateRequest::new("r", prompt(&text), 1 + dice.roll(60) as u32);
+                    request.sampling.temperature = dice.roll(2) as f32;
+                    match model.generate(request) {
+                        Ok(stream) => open.push(stream),
+                        Err(error) => assert!(matches!(error, BackendError::Overloaded { queue_length: 16 })),
+                    }
+                }
+                2 if !open.is_empty() => {
+                    let index = dice.roll(open.len() as u64) as usize;
+                    drop(open.swap_remove(index));
+                }
+                _ if !open.is_empty() => {
+                    let index = dice.roll(open.len() as u64) as usize;
+                    if !matches!(open[index].next().await, Some(Ok(GenerationEvent::Token(_)))) {
+                        assert!(open.swap_remove(index).next().await.is_none(), "one terminal item");
+                        n_ended += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for stream in open {
+            let _ = fold(stream).await; // an answer or the planned failure: it ends
+        }
+        model.run_exclusive(Box::new(|_| {})).await.expect("alive");
+        let load = model.load();
+        assert_eq!((load.n_running, load.n_waiting, load.n_cells_used), (0, 0, 0));
+        assert!(n_ended > 0);
+    }
+}
