@@ -77,8 +77,8 @@ pub struct LoadSpec {
     pub parallel: u32,
     /// KV cells shared by all sequences; at least `context_length`.
     pub kv_tokens: u32,
-    /// Type of the KV cache's elements.
-    pub kv_type: KvType,
+    /// Type of the KV cache's elements; `None` = the engine's own: f16, but f32 for MLX on a CPU, where f16 is slow.
+    pub kv_type: Option<KvType>,
     /// CPU threads of the engine; `None` = physical cores.
     pub threads: Option<u32>,
     /// Most prompt tokens evaluated in one step.
@@ -92,7 +92,7 @@ pub struct LoadSpec {
 }
 
 impl LoadSpec {
-    /// A spec with sensible settings: one sequence, `context_length` at most 4096, f16 KV cache, queue of 64.
+    /// A spec with sensible settings: one sequence, `context_length` at most 4096, queue of 64.
     pub fn new(model: Arc<ModelInfo>, tokenizer: Arc<dyn Tokenizer>) -> Self {
         let context_length = model.context_length.clamp(1, 4096);
         Self {
@@ -101,7 +101,7 @@ impl LoadSpec {
             context_length,
             parallel: 1,
             kv_tokens: context_length,
-            kv_type: KvType::F16,
+            kv_type: None,
             threads: None,
             prefill_chunk: 512,
             weights: WeightsMode::Auto,
