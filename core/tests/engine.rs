@@ -175,6 +175,7 @@ async fn random_events_leak_nothing() {
         }
         for stream in open {
             let _ = fold(stream).await; // an answer or the planned failure: it ends
+            n_ended += 1;
         }
         model.run_exclusive(Box::new(|_| {})).await.expect("alive");
         let load = model.load();
