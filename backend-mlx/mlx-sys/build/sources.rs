@@ -16,7 +16,10 @@ pub fn mlx_c(root: &Path) -> PathBuf {
     println!("cargo::rerun-if-changed={}", manifest.with_file_name("Cargo.lock").display());
     let cargo = env::var_os("CARGO").expect("cargo sets it");
     let output = Command::new(cargo)
-        .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
+        .args(["metadata", "--locked", "--format-version=1", "--filter-platform"])
+        // Crates for other platforms need not be on this machine.
+        .arg(env::var_os("HOST").expect("cargo sets it"))
+        .arg("--manifest-path")
         .arg(&manifest)
         .output()
         .expect("cargo runs");
