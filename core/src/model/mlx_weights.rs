@@ -97,8 +97,8 @@ fn is_embedding(name: &str) -> bool {
     })
 }
 
-/// Number of values in a packed module, and how they are packed. The shapes decide: groups are counted by the scales,
-/// so one of group size and bits follows from the other; the rule says which pair it is.
+/// Number of values in a packed module, and how they are packed. The shapes decide: words fix bits times group size, so
+/// where the rule does not fit them its group size is kept and the bits follow.
 fn unpack(words: &TensorEntry, scales: &TensorEntry, rule: Option<QuantSpec>) -> Option<(u64, QuantSpec)> {
     let (words_per_row, groups_per_row) = (*words.shape.last()? as u64, *scales.shape.last()? as u64);
     let same_rows = words.shape[..words.shape.len() - 1] == scales.shape[..scales.shape.len() - 1];
@@ -106,17 +106,18 @@ fn unpack(words: &TensorEntry, scales: &TensorEntry, rule: Option<QuantSpec>) ->
         return None;
     }
     let bits_per_row = words_per_row.checked_mul(32)?;
-    let fits = |spec: &QuantSpec| {
-        groups_per_row.checked_mul(spec.group_size.into()).and_then(|n| n.checked_mul(spec.bits.into()))
-            == Some(bits_per_row)
+    let with_group = |group_size: u32| {
+        let values = groups_per_row.checked_mul(group_size.into())?;
+        let bits = [2u32, 3, 4, 5, 6, 8]
+            .into_iter()
+            .find(|&bits| values.checked_mul(bits.into()) == Some(bits_per_row))?;
+        match rule {
+            Some(rule) if (rule.group_size, rule.bits) == (group_size, bits) => Some(rule),
+            _ => Some(QuantSpec { mode: QuantMode::Affine, group_size, bits }),
+        }
     };
-    let guesses = || {
-        let groups = [64u32, 32, 128, 16].into_iter();
-        groups.flat_map(|group_size| {
-            [4u32, 8, 6, 5, 3, 2].map(|bits| QuantSpec { mode: QuantMode::Affine, group_size, bits })
-        })
-    };
-    let spec = rule.filter(fits).or_else(|| guesses().find(fits))?;
+    let stated = rule.map(|rule| rule.group_size);
+    let spec = stated.into_iter().chain([64, 32, 128, 16]).find_map(with_group)?;
     let n = scales.n_elements().checked_mul(spec.group_size.into())?;
     Some((n, spec))
 }

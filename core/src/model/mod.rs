@@ -18,6 +18,8 @@ mod quantization;
 pub mod safetensors;
 mod shards;
 mod tensor_header;
+#[cfg(test)]
+mod tests;
 mod windows;
 
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! The header's form (contiguous, sizes matching shapes, no overflow) is checked by the `safetensors` crate's
 //! `Metadata`; what lies around it is checked here, because the crate's own `SafeTensors::deserialize` adds up lengths
-//! unchecked (0.6.2: a panic or a wrong range for hostile headers) and silently keeps the last of two equal names.
+//! unchecked (0.6.2: a panic in debug builds) and silently keeps the last of two equal names.
 
 use std::collections::BTreeMap;
 use std::fs::File;

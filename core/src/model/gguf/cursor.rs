@@ -15,7 +15,7 @@ pub(super) const MAX_HEADER_BYTES: u64 = 128 << 20;
 /// Longer than any chat template or token.
 pub(super) const MAX_STRING_BYTES: u64 = 16 << 20;
 /// The first read; later ones double what is there.
-const FIRST_READ: u64 = 1 << 20;
+const FIRST_READ: u64 = 256 << 10;
 
 /// The part of the file that has been read so far, and a position in it.
 pub(super) struct Cursor<'a> {
@@ -145,6 +145,7 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         let goal = end.max(FIRST_READ).max(have * 2).min(self.file_len);
+        self.bytes.reserve_exact((goal - have) as usize);
         let read = self.file.take(goal - have).read_to_end(&mut self.bytes);
         read.map_err(|source| ModelFileError::io(self.path, source))?;
         if (self.bytes.len() as u64) < end {

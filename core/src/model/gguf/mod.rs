@@ -2,7 +2,7 @@
 //!
 //! The header is read by bounded file reads; nothing is mapped until tensor data is asked for. Accepts what ggml's own
 //! reader accepts and refuses what it refuses, so that a header that opens here does not fail in llama.cpp for its form.
-//! Why not a crate: docs/decisions/0010-gguf-reader.md.
+//! Why not a crate: docs/decisions/model-headers.md.
 
 mod cursor;
 mod ggml_type;
