@@ -111,9 +111,9 @@ for name in $packages; do
 done
 write_if_changed .tools/bin/python <<END
 #!/bin/sh
-# Python with duet's own packages and none of the user's.
-export PYTHONPATH='$PWD/.tools/python:$PWD/.tools/clients' PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
-exec '$python' "\$@"
+# Python with duet's own packages and nobody else's: -S leaves out those of the system.
+export PYTHONPATH='$PWD/.tools/python:$PWD/.tools/clients' PYTHONDONTWRITEBYTECODE=1
+exec '$python' -S "\$@"
 END
 chmod +x .tools/bin/python
 
