@@ -1,0 +1,112 @@
+//! From a GGUF file to a runner that is ready: weights, context, warm-up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use duet_core::model::{ModelFormat, ModelInfo, inspect};
+use duet_core::{BackendError, LoadSpec};
+
+use crate::ID;
+use crate::raw::{
+    Context, ContextSettings, FlashAttention, Model, ModelError, ModelFacts, ModelSettings, library,
+};
+use crate::runner::GgufRunner;
+use crate::settings::GgufSettings;
+use crate::snapshot::SnapshotKey;
+
+/// A runner, and what is worth saying of it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) runner: GgufRunner,
+    pub(crate) facts: ModelFacts,
+    pub(crate) context: ContextSettings,
+}
+
+/// Loads weights on the calling thread, which the runner is bound to from then on.
+pub(crate) fn load_runner(
+    spec: &LoadSpec,
+    settings: &GgufSettings,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<Loaded, BackendError> {
+    let path = &spec.model.path;
+    // Again, since the file may have changed after it was probed: a truncated one would be mapped and fault later.
+    let now = inspect(path)?;
+    if now.format != ModelFormat::Gguf {
+        return Err(BackendError::load_failed(path, "not a GGUF file"));
+    }
+    let weights = ModelSettings { vocab_only: false, mmap: settings.mmap, repack: settings.repack };
+    // The last part of the bar is for the context and the warm-up.
+    let model = Model::load(path, weights, &mut |fraction| progress(0.95 * fraction))
+        .map_err(|error| load_error(path, error))?;
+    let facts = model.facts();
+    if !facts.generates {
+        return Err(BackendError::UnsupportedArchitecture {
+            architecture: spec.model.architecture.clone(),
+            backend: ID,
+            detail: "it does not generate text token by token".into(),
+        });
+    }
+    let wanted = context_settings(spec, settings);
+    let context = Context::new(Arc::new(model), wanted).map_err(|error| load_error(path, error))?;
+    let context_settings = *context.settings();
+    let warm_up_token = spec.model.bos_token_id.filter(|&id| (id as usize) < facts.n_vocab).unwrap_or(0);
+    let mut runner =
+        GgufRunner::new(context, &facts, spec.context_length, snapshot_key(&now, &context_settings));
+    if !progress(0.97) {
+        return Err(BackendError::LoadCancelled);
+    }
+    runner.warm_up(warm_up_token)?;
+    progress(1.0);
+    Ok(Loaded { runner, facts, context: context_settings })
+}
+
+fn load_error(path: &Path, error: ModelError) -> BackendError {
+    match error {
+        ModelError::Cancelled => BackendError::LoadCancelled,
+        error @ ModelError::Library(_) => BackendError::load_failed(path, error),
+    }
+}
+
+fn context_settings(spec: &LoadSpec, settings: &GgufSettings) -> ContextSettings {
+    let n_sequences = spec.parallel.max(1);
+    // One buffer for all on CPUs: masked cells cost nothing there, prefixes are shared, and a prompt chunk rides in the
+    // decode rows' pass. GPUs walk up to the highest used cell, so long unrelated sequences are better apart; as long as
+    // nobody has measured the crossover, they get the same.
+    let kv_unified = spec.kv_unified.unwrap_or(true);
+    let shares = if kv_unified { 1 } else { n_sequences };
+    ContextSettings {
+        n_cells: spec.kv_tokens.max(spec.context_length.saturating_mul(shares)),
+        n_batch: settings.batch.max(n_sequences),
+        n_ubatch: settings.micro_batch,
+        n_sequences,
+        n_outputs: settings.outputs,
+        n_threads: spec.threads.unwrap_or_else(physical_cores).max(1),
+        flash_attention: match settings.flash_attention {
+            None => FlashAttention::Auto,
+            Some(true) => FlashAttention::On,
+            Some(false) => FlashAttention::Off,
+        },
+        kv_type: spec.kv_type.unwrap_or_default(),
+        kv_unified,
+    }
+}
+
+/// Physical cores that this process may use: a second thread on a core competes for the same vector units.
+fn physical_cores() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    u32::try_from(num_cpus::get_physical().min(allowed)).unwrap_or(u32::MAX)
+}
+
+/// A sequence's state is good for the same file, library and cache layout only.
+fn snapshot_key(model: &ModelInfo, context: &ContextSettings) -> SnapshotKey {
+    let name =
+        |path: &std::path::PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files: Vec<String> = model.files.iter().map(name).collect();
+    SnapshotKey::new([
+        crate::VERSIONS,
+        &library().version,
+        &files.join("\n"),
+        &format!("{} {} {}", model.architecture, model.n_params, model.file_bytes),
+        &format!("{:?} {:?} {}", context.kv_type, context.flash_attention, context.kv_unified),
+    ])
+}

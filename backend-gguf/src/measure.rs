@@ -1,0 +1,35 @@
+//! The runner beside a plain `llama_decode` loop over the same weights, so that a bench can give the ratio of the two.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use duet_core::model::inspect;
+use duet_core::{BackendError, LoadSpec};
+
+pub use crate::raw::{RawLoop, argmax};
+
+use crate::load::load_runner;
+use crate::runner::GgufRunner;
+use crate::settings::GgufSettings;
+use crate::tokenizer::load_tokenizer;
+
+/// A runner with one sequence of `context_length` tokens on `threads` threads, and a loop over the same weights.
+///
+/// # Errors
+/// As loading; [`BackendError::LoadFailed`] if llama.cpp has no room for the second context.
+pub fn runner_and_raw_loop(
+    path: &Path,
+    settings: &GgufSettings,
+    context_length: u32,
+    threads: u32,
+) -> Result<(GgufRunner, RawLoop), BackendError> {
+    let mut spec = LoadSpec::new(Arc::new(inspect(path)?), load_tokenizer(path)?);
+    spec.context_length = context_length;
+    spec.kv_tokens = context_length;
+    spec.threads = Some(threads);
+    let runner = load_runner(&spec, settings, &mut |_| true)?.runner;
+    let raw = runner
+        .raw_loop(context_length, threads)
+        .ok_or_else(|| BackendError::load_failed(path, "no second context"))?;
+    Ok((runner, raw))
+}
