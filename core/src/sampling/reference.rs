@@ -41,9 +41,9 @@ impl Noise {
             }
             2 => logits.iter_mut().for_each(|logit| *logit = (*logit * 0.5).round() + 0.0),
             3 => {
-                for id in 1..n {
+                for logit in &mut logits[1..] {
                     if self.below(3) == 0 {
-                        logits[id] = f32::NEG_INFINITY;
+                        *logit = f32::NEG_INFINITY;
                     }
                 }
             }

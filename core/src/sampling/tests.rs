@@ -99,7 +99,7 @@ fn many_draws_stay_within_the_candidates_and_reach_them_all() {
         let row = reference::adjusted(&params, &logits, &[]);
         let left = reference::survivors(&params, &row, false);
         let mut sampler = Sampler::new(params, 40);
-        let mut seen = vec![false; 40];
+        let mut seen = [false; 40];
         for _ in 0..4_000 {
             seen[sampler.sample(&logits).expect("a token") as usize] = true;
         }
@@ -352,7 +352,7 @@ fn rows_from_which_nothing_can_be_chosen() {
 #[test]
 fn flat_rows() {
     let logits = vec![0.25f32; 3_000];
-    for (top_p, highest) in [(0.5, 1_499), (0.0009765625, 2), (0.9990234375, 2_997)] {
+    for (top_p, highest) in [(0.5, 1_499), (1.0 / 1024.0, 2), (1.0 - 1.0 / 1024.0, 2_997)] {
         let mut sampler = Sampler::new(SamplingParams { top_p, ..SamplingParams::default() }, 3_000);
         let drawn = (0..1_500).map(|_| sampler.sample(&logits).expect("a token")).max().expect("draws");
         assert!(drawn <= highest && drawn >= highest - highest / 50, "top_p {top_p}: up to {drawn}");

@@ -5,10 +5,12 @@
 
 mod detokenizer;
 mod stop;
+mod template;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use stop::{StopMatcher, StopStep};
+pub use template::{ChatTemplate, TemplateError, TemplateInput, TemplateSources};
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 
 /// A token's number in its model's vocabulary.
