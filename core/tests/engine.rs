@@ -64,6 +64,17 @@ async fn a_failed_step_ends_its_own_requests_only() {
 }
 
 #[tokio::test]
+async fn a_failed_step_does_not_strand_those_who_wait() {
+    let config = FakeConfig { fail_step: Some(0), ..FakeConfig::default() };
+    let model = load(config, 1, 8).await;
+    let requests = ["first", "second"].map(|id| GenerateRequest::new(id, prompt("a"), 5)).to_vec();
+    let mut streams = conformance::together(model.as_ref(), requests).await;
+    let second = streams.pop().expect("two");
+    assert_eq!(fold(second).await.expect("its turn comes without another event").tokens.len(), 5);
+    fold(streams.remove(0)).await.expect_err("step 0 fails");
+}
+
+#[tokio::test]
 async fn a_panic_on_the_engines_thread_is_typed() {
     let config = FakeConfig { panic_step: Some(2), ..FakeConfig::default() };
     let model = load(config, 2, 8).await;

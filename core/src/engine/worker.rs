@@ -189,25 +189,27 @@ impl<R: ModelRunner> ModelWorker<R> {
         self.shared.n_cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Submits steps while the engine takes more and there is something to run.
-    fn fill_pipeline(&mut self) {
+    /// Submits steps while the engine takes more and there is something to run. `false`: a step failed, which freed
+    /// sequences, so that there may be more to do.
+    fn fill_pipeline(&mut self) -> bool {
         let depth = self.runner().capabilities().steps_in_flight as usize;
         while self.in_flight.len() < depth {
             let run_ahead = match self.in_flight.back() {
                 None => false,
                 Some(newest) if newest.all_on_device => true,
-                Some(_) => return,
+                Some(_) => return true,
             };
             let mut rows = self.spare_rows.pop().unwrap_or_default();
             self.scheduler.plan(self.prefill_chunk, run_ahead, &mut rows);
             if rows.is_empty() {
                 self.spare_rows.push(rows);
-                return;
+                return true;
             }
             if !self.submit(rows) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn submit(&mut self, rows: Vec<PlannedRow>) -> bool {
@@ -429,10 +431,13 @@ impl<R: ModelRunner> Worker for ModelWorker<R> {
         }
         let deadline = self.look_after_requests();
         self.admit();
-        self.fill_pipeline();
+        let all_went_well = self.fill_pipeline();
         if !self.in_flight.is_empty() {
             self.collect();
             self.publish();
+            return Tick::Busy;
+        }
+        if !all_went_well {
             return Tick::Busy;
         }
         if !self.exclusive.is_empty() && self.scheduler.n_running() == 0 {

@@ -82,7 +82,10 @@ async fn until_idle(model: &dyn LoadedModel) {
 }
 
 /// Queues requests while the engine is held in an exclusive job, so that they all start in the same step.
-async fn together(model: &dyn LoadedModel, requests: Vec<GenerateRequest>) -> Vec<GenerationStream> {
+///
+/// # Panics
+/// If the model does not take them.
+pub async fn together(model: &dyn LoadedModel, requests: Vec<GenerateRequest>) -> Vec<GenerationStream> {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let job = model.run_exclusive(Box::new(move |_| {
         let _ = held.recv(); // an error means that the test gave up: go on too
