@@ -38,10 +38,12 @@ check: ## Format and lints of all that builds without an engine, in seconds
 lint: setup ## Format and lints of everything; with cargo-deny licences, advisories and arrows too
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets
-	@if cargo deny --version >/dev/null 2>&1; then \
-	  cargo deny --locked check; \
-	else \
+	@if ! cargo deny --version >/dev/null 2>&1; then \
 	  echo 'cargo-deny is not installed: licences and advisories not checked (cargo install cargo-deny)'; \
+	else \
+	  cargo deny check bans licenses sources || exit 1; \
+	  if cargo deny fetch db >/dev/null 2>&1; then cargo deny check --disable-fetch advisories; \
+	  else echo 'the advisory database cannot be reached: advisories not checked'; fi; \
 	fi
 
 # One profile for clippy, tests and demo: each further one would build llama.cpp again.
