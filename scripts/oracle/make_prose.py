@@ -1,4 +1,4 @@
-"""Writes the prose fixture: chapter 23 of Jane Austen's Northanger Abbey, from Debian's r-cran-janeaustenr.
+"""Writes the prose fixture: chapter 24 of Jane Austen's Northanger Abbey, from Debian's r-cran-janeaustenr.
 
     apt-get download r-cran-janeaustenr=1.0.0-1 && dpkg-deb -x r-cran-janeaustenr_1.0.0-1_all.deb unpacked
     python scripts/oracle/make_prose.py --package unpacked --out tests/fixtures/prose
@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 DATABASE = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
-TITLE, CHAPTER = "NORTHANGER ABBEY", 23
+TITLE, CHAPTER = "NORTHANGER ABBEY", 24
 
 
 def objects(database: bytes):
