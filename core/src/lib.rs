@@ -8,6 +8,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod model;
+pub mod registry;
 pub mod request;
 pub mod runner;
 pub mod sampling;
@@ -20,5 +21,6 @@ pub use error::{BackendError, BoxError, chain};
 pub use event::{
     FinishReason, Finished, GenerationEvent, GenerationStream, StopCause, Timings, TokenEvent, Usage,
 };
+pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};
 pub use request::{GenerateRequest, LogprobsRequest};
 pub use runner::*;
