@@ -1,1 +1,40 @@
-//! duet: measuring two engines against each other.
+//! duet's bench: the same token ids through two engines, timed in turns, with their agreement beside the speed.
+//!
+//! Knows engines only by duet-core's contract, and no terminal: the command line gives a [`Reporter`] and prints
+//! [`Report::to_text`]. One entry point, [`run`]; what single measurements need is open to others as well:
+//! [`measure::measure_runner`] for one request, [`order::block_orders`] for the order of two arms, [`stats`] for the
+//! ratio between them.
+
+mod agreement;
+mod clock;
+mod error;
+mod exclusive;
+mod files;
+mod input;
+mod machine;
+pub mod measure;
+mod memory;
+mod options;
+pub mod order;
+pub mod parity;
+mod plan;
+pub mod report;
+mod reporter;
+mod session;
+pub mod stats;
+mod weights;
+mod work;
+
+pub use agreement::{Agreement, Flip, KlSummary, NonFinite, RowComparison, argmax, compare_rows};
+pub use clock::{Clock, SystemClock};
+pub use error::BenchError;
+pub use files::{FileHash, hash_file, hash_ids};
+pub use machine::Machine;
+pub use memory::{Footprint, FootprintDelta};
+pub use options::{BenchOptions, Subject, Text};
+pub use plan::{Plan, PlannedArm};
+pub use report::Report;
+pub use reporter::{Phase, Reporter, Silent};
+pub use session::{run, run_models};
+pub use weights::{ArmWeights, Grade, Graded, SameBits, TensorPair, WeightProof};
+pub use work::BUILT_IN_TEXT;

@@ -1,0 +1,75 @@
+//! One request at the engine's level: `LoadedModel::generate`, greedy, timed as its caller sees it.
+
+use std::sync::Arc;
+
+use duet_core::LoadedModel;
+use duet_core::event::{FinishReason, GenerationEvent};
+use duet_core::request::GenerateRequest;
+use duet_core::text::TokenId;
+use serde::{Deserialize, Serialize};
+
+use super::MeasureError;
+use crate::clock::{Clock, nanos};
+
+/// What one request at the engine's level took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineSample {
+    /// Call of `generate` → first token received.
+    pub ttft_ns: u64,
+    /// Gaps between tokens as received: one less than there are tokens.
+    pub itl_ns: Vec<u64>,
+    /// First token → last token by the engine's own clock.
+    pub engine_decode_ns: u64,
+    /// Prompt tokens that the engine took from a cache instead of evaluating them.
+    pub n_cached_tokens: u32,
+    /// The tokens, for whoever wants to compare texts.
+    pub ids: Vec<TokenId>,
+}
+
+/// Measures one request as a caller sees it: the engine's best greedy loop (*native*), end-of-generation ignored, so
+/// that exactly `n_tokens` come. The engines may take different roads through the text: depth is equal, ids need not be.
+///
+/// # Errors
+/// What the engine says; `TokenCount` if the stream ended early.
+pub async fn measure_engine(
+    model: &Arc<dyn LoadedModel>,
+    id: &str,
+    prompt: Vec<TokenId>,
+    n_tokens: u32,
+    clock: &dyn Clock,
+) -> Result<EngineSample, MeasureError> {
+    let mut request = GenerateRequest::new(id, prompt, n_tokens);
+    request.ignore_eos = true;
+    let mut received = Vec::with_capacity(n_tokens as usize);
+    let mut ids = Vec::with_capacity(n_tokens as usize);
+    let submitted = clock.now();
+    let mut events = model.generate(request)?;
+    let finished = loop {
+        match events.next().await {
+            Some(Ok(GenerationEvent::Token(token))) => {
+                received.push(clock.now());
+                ids.push(token.id);
+            }
+            Some(Ok(GenerationEvent::Finished(finished))) => break finished,
+            Some(Err(error)) => return Err(error.into()),
+            None => {
+                let ending = "the stream ended without saying why".to_owned();
+                return Err(MeasureError::TokenCount { n_tokens: ids.len(), wanted: n_tokens, ending });
+            }
+        }
+    };
+    let first = match received.first() {
+        Some(first) if ids.len() == n_tokens as usize && finished.reason == FinishReason::Length => *first,
+        _ => {
+            let ending = format!("finished by {:?}", finished.reason);
+            return Err(MeasureError::TokenCount { n_tokens: ids.len(), wanted: n_tokens, ending });
+        }
+    };
+    Ok(EngineSample {
+        ttft_ns: nanos(first.saturating_sub(submitted)),
+        itl_ns: received.windows(2).map(|pair| nanos(pair[1].saturating_sub(pair[0]))).collect(),
+        engine_decode_ns: nanos(finished.timings.decode),
+        n_cached_tokens: finished.usage.n_cached_tokens,
+        ids,
+    })
+}

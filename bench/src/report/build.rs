@@ -1,0 +1,184 @@
+//! From what a run has collected to the report: summaries, ratios, grade, differences, notes.
+
+use std::sync::Arc;
+
+use duet_core::model::ModelInfo;
+use duet_core::{BackendInfo, Capabilities, LoadedInfo};
+
+use super::{
+    ArmFailure, ArmMemory, ArmReport, Block, Comparison, EngineReport, Flag, LoadedReport, Manifest, Metric,
+    ModelReport, Report, Summary, Visit,
+};
+use crate::agreement::Agreement;
+use crate::clock::nanos;
+use crate::files::FileHash;
+use crate::order::Side;
+use crate::plan::Plan;
+use crate::stats::ratio::{Ratio, block_log_ratio, ratio};
+use crate::weights::{WeightProof, grade};
+
+/// Nominal coverage of the intervals.
+const CONFIDENCE: f64 = 0.95;
+
+/// What a run has collected of one arm.
+pub(crate) struct ArmFacts {
+    pub(crate) label: String,
+    pub(crate) backend: BackendInfo,
+    pub(crate) reason: String,
+    pub(crate) probe_notes: Vec<String>,
+    pub(crate) model: Arc<ModelInfo>,
+    pub(crate) files: Vec<FileHash>,
+    pub(crate) loaded: Option<(LoadedInfo, Capabilities, std::time::Duration)>,
+    pub(crate) memory: Option<ArmMemory>,
+    pub(crate) warm_up: Option<Visit>,
+    pub(crate) failure: Option<ArmFailure>,
+}
+
+/// Puts a report together.
+pub(crate) fn build(
+    manifest: Manifest,
+    plan: Plan,
+    arms: [ArmFacts; 2],
+    blocks: Vec<Block>,
+    agreement: Result<Agreement, String>,
+    weights: WeightProof,
+) -> Report {
+    let infos = arms.each_ref().map(|arm| arm.loaded.as_ref().map(|(info, ..)| info));
+    let grade = infos[0].zip(infos[1]).map(|(a, b)| grade(&weights, a, b));
+    let differences = infos[0].zip(infos[1]).map(|(a, b)| differences(a, b)).unwrap_or_default();
+    let notes = notes(&arms, &blocks);
+    let definitions =
+        Metric::ALL.iter().map(|metric| (metric.name().to_owned(), metric.definition().to_owned())).collect();
+    let comparisons = Metric::ALL
+        .iter()
+        .filter_map(|&metric| Some(Comparison { metric, ratio: compare(metric, &blocks)? }))
+        .collect();
+    let mut sides = Side::BOTH.into_iter();
+    let arms = arms.map(|arm| {
+        let side = sides.next().unwrap_or(Side::B);
+        arm_report(side, arm, &blocks, plan.n_prompt)
+    });
+    let (agreement, no_agreement) = match agreement {
+        Ok(agreement) => (Some(agreement), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    Report {
+        schema: Report::SCHEMA.to_owned(),
+        manifest,
+        plan,
+        definitions,
+        arms: arms.into(),
+        comparisons,
+        agreement,
+        no_agreement,
+        weights,
+        grade,
+        differences,
+        notes,
+        blocks,
+    }
+}
+
+fn compare(metric: Metric, blocks: &[Block]) -> Option<Ratio> {
+    let log_ratio = |block: &Block| {
+        let times = |side| -> Option<Vec<f64>> {
+            let visits: Vec<&Visit> = block.visits.iter().filter(|visit| visit.side == side).collect();
+            // A block with one visit of an arm is no longer mirrored: a drift would enter.
+            if visits.len() == 2 {
+                visits.into_iter().map(|visit| metric.time_ns(visit)).collect()
+            } else {
+                None
+            }
+        };
+        block_log_ratio(&times(Side::A)?, &times(Side::B)?)
+    };
+    ratio(blocks.iter().filter_map(log_ratio).collect(), CONFIDENCE)
+}
+
+fn arm_report(side: Side, arm: ArmFacts, blocks: &[Block], n_prompt: usize) -> ArmReport {
+    let visits = || blocks.iter().flat_map(|block| &block.visits).filter(|visit| visit.side == side);
+    let summaries =
+        Metric::ALL.iter().filter_map(|metric| Summary::of(*metric, visits(), n_prompt)).collect();
+    let devices =
+        arm.backend.devices.iter().map(|device| format!("{} ({})", device.name, device.description));
+    ArmReport {
+        side,
+        label: arm.label,
+        engine: EngineReport {
+            id: arm.backend.id.to_owned(),
+            library: arm.backend.library.to_owned(),
+            version: arm.backend.version,
+            devices: devices.collect(),
+            features: arm.backend.features,
+            library_path: arm.backend.library_path,
+            reason: arm.reason,
+        },
+        model: ModelReport {
+            format: arm.model.format.as_str().to_owned(),
+            name: arm.model.name.clone(),
+            architecture: arm.model.architecture.clone(),
+            n_params: arm.model.n_params,
+            quantization: arm.model.quantization.clone(),
+            bits_per_weight: arm.model.bits_per_weight,
+            files: arm.files,
+        },
+        loaded: arm.loaded.map(|(info, capabilities, load_time)| LoadedReport {
+            backend: info.backend.to_owned(),
+            device: info.device,
+            weights: info.weights,
+            weight_bytes_per_token: info.weight_bytes_per_token,
+            kv_type: info.kv_type,
+            notes: info.notes,
+            load_ns: nanos(load_time),
+            context_length: capabilities.context_length,
+            max_step_tokens: capabilities.max_step_tokens,
+            steps_in_flight: capabilities.steps_in_flight,
+            greedy_on_device: capabilities.device_sampling.greedy,
+        }),
+        memory: arm.memory,
+        warm_up: arm.warm_up,
+        summaries,
+        failure: arm.failure,
+    }
+}
+
+fn differences(a: &LoadedInfo, b: &LoadedInfo) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut differ = |what: &str, a: &str, b: &str| {
+        if a != b {
+            found.push(format!("{what}: {a} against {b}"));
+        }
+    };
+    differ("KV cache", &a.kv_type, &b.kv_type);
+    differ("weights held as", &a.weights, &b.weights);
+    differ("device", &a.device, &b.device);
+    found
+}
+
+fn notes(arms: &[ArmFacts; 2], blocks: &[Block]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (side, arm) in Side::BOTH.into_iter().zip(arms) {
+        let label = &arm.label;
+        let own = arm.loaded.iter().flat_map(|(info, ..)| &info.notes);
+        notes.extend(arm.probe_notes.iter().chain(own).map(|note| format!("{label}: {note}")));
+        if let Some((info, ..)) = &arm.loaded
+            && info.backend != arm.backend.id
+        {
+            notes.push(format!("{label}: the loaded model says that it runs on `{}`", info.backend));
+        }
+        let flagged = |flag| {
+            let visits = blocks.iter().flat_map(|block| &block.visits);
+            visits.filter(|visit| visit.side == side && visit.flags.contains(&flag)).count()
+        };
+        match flagged(Flag::CacheHit) {
+            0 => {}
+            n => notes
+                .push(format!("{label}: CACHE_HIT in {n} visits, whose engine-level figures enter no ratio")),
+        }
+        match flagged(Flag::NoSteady) {
+            0 => {}
+            n => notes.push(format!("{label}: NO_STEADY in {n} visits: the wash-out ended at its limit")),
+        }
+    }
+    notes
+}

@@ -1,0 +1,272 @@
+//! The report: everything that was measured, with what it was measured on. Its JSON form is the schema
+//! [`Report::SCHEMA`]; a field is never given another meaning without another number there.
+
+mod build;
+mod metric;
+mod table;
+
+use std::collections::BTreeMap;
+
+pub(crate) use build::{ArmFacts, build};
+use duet_core::MemoryReport;
+pub use metric::{Metric, Summary};
+use serde::{Deserialize, Serialize};
+
+use crate::agreement::Agreement;
+use crate::files::FileHash;
+use crate::machine::Machine;
+use crate::measure::{EngineSample, RunnerSample, WashOut};
+use crate::memory::FootprintDelta;
+use crate::order::Side;
+use crate::plan::Plan;
+use crate::stats::ratio::Ratio;
+use crate::weights::{Graded, WeightProof};
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`Report::SCHEMA`].
+    pub schema: String,
+    /// When, where and by what.
+    pub manifest: Manifest,
+    /// What was done.
+    pub plan: Plan,
+    /// What each figure is.
+    pub definitions: BTreeMap<String, String>,
+    /// A and B.
+    pub arms: Vec<ArmReport>,
+    /// A against B, figure by figure. Figures that one arm lacks are left out.
+    pub comparisons: Vec<Comparison>,
+    /// How alike the arms compute; absent if it was not asked for or could not be had.
+    pub agreement: Option<Agreement>,
+    /// Why `agreement` is absent.
+    pub no_agreement: Option<String>,
+    /// Whether both arms have the same weights.
+    pub weights: WeightProof,
+    /// What the ratios compare; absent if an arm was not loaded.
+    pub grade: Option<Graded>,
+    /// Settings in which the arms differ, one sentence each.
+    pub differences: Vec<String>,
+    /// What a reader has to know beside the figures, one sentence each.
+    pub notes: Vec<String>,
+    /// The raw samples: blocks in the order of time.
+    pub blocks: Vec<Block>,
+}
+
+/// When, where and by what a report was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The start, UTC, RFC 3339.
+    pub started: String,
+    /// From start to end.
+    pub wall_ns: u64,
+    /// The program's version.
+    pub duet_version: String,
+    /// The machine.
+    pub machine: Machine,
+    /// CPU threads asked of each engine; absent: each engine's default.
+    pub threads: Option<u32>,
+    /// KV type asked of each engine ("f16"); absent: each engine's own.
+    pub kv_type: Option<String>,
+    /// How engines that can choose were asked to hold quantised weights ("auto", "packed", "dense").
+    pub weights_mode: String,
+    /// How the arms share the machine: "resident" (both loaded into one process).
+    pub mode: String,
+}
+
+/// One arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmReport {
+    /// A or B.
+    pub side: Side,
+    /// How the table calls it.
+    pub label: String,
+    /// The engine.
+    pub engine: EngineReport,
+    /// The model.
+    pub model: ModelReport,
+    /// What it said after loading; absent if it could not be loaded.
+    pub loaded: Option<LoadedReport>,
+    /// Its memory; absent if it could not be loaded.
+    pub memory: Option<ArmMemory>,
+    /// The request that came first and does not count.
+    pub warm_up: Option<Visit>,
+    /// Its figures.
+    pub summaries: Vec<Summary>,
+    /// How it failed, if it did. What was measured before is kept.
+    pub failure: Option<ArmFailure>,
+}
+
+/// An engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineReport {
+    /// Its id.
+    pub id: String,
+    /// Its library.
+    pub library: String,
+    /// The library's version and the binding's.
+    pub version: String,
+    /// Its devices, best first: name and description.
+    pub devices: Vec<String>,
+    /// Kernels compiled in and active.
+    pub features: Vec<String>,
+    /// Where the library was loaded from.
+    pub library_path: String,
+    /// Why this engine.
+    pub reason: String,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    /// "gguf" or "mlx".
+    pub format: String,
+    /// The name it gives itself.
+    pub name: Option<String>,
+    /// Its family.
+    pub architecture: String,
+    /// Weights.
+    pub n_params: u64,
+    /// How most of them are stored.
+    pub quantization: String,
+    /// Stored bits per weight.
+    pub bits_per_weight: f64,
+    /// Its weight files, by content.
+    pub files: Vec<FileHash>,
+}
+
+/// What an engine said after loading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedReport {
+    /// The engine's id as the loaded model tells it: proof of the arm.
+    pub backend: String,
+    /// The device it runs on.
+    pub device: String,
+    /// What the weights are held as.
+    pub weights: String,
+    /// Bytes of weights read by one decode step.
+    pub weight_bytes_per_token: u64,
+    /// Type of the KV cache's elements.
+    pub kv_type: String,
+    /// Kernel choices.
+    pub notes: Vec<String>,
+    /// `load` called → ready, with the files in the file cache.
+    pub load_ns: u64,
+    /// Most tokens of a request.
+    pub context_length: u32,
+    /// Most tokens of a step.
+    pub max_step_tokens: u32,
+    /// Steps that may be in flight.
+    pub steps_in_flight: u32,
+    /// Whether greedy tokens are sampled on the device.
+    pub greedy_on_device: bool,
+}
+
+/// Memory of an arm. Absent figures are `None`, never 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmMemory {
+    /// By the engine's own count, after the warm-up.
+    pub engine: EngineMemory,
+    /// By which the process grew from before the load to after it.
+    pub process_load: Option<FootprintDelta>,
+    /// By which the process grew from before the load to after the warm-up: what was mapped is resident by now.
+    pub process_warm: Option<FootprintDelta>,
+}
+
+/// Memory by the engine's own count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineMemory {
+    /// Weights as held.
+    pub weights_bytes: Option<u64>,
+    /// KV cache as allocated.
+    pub kv_bytes: Option<u64>,
+    /// Scratch buffers.
+    pub compute_bytes: Option<u64>,
+    /// Highest use.
+    pub peak_bytes: Option<u64>,
+}
+
+impl From<MemoryReport> for EngineMemory {
+    fn from(report: MemoryReport) -> Self {
+        let MemoryReport { weights_bytes, kv_bytes, compute_bytes, peak_bytes } = report;
+        Self { weights_bytes, kv_bytes, compute_bytes, peak_bytes }
+    }
+}
+
+/// How an arm failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmFailure {
+    /// What was going on ("loading", "block 2, visit 3").
+    pub during: String,
+    /// The error and its causes.
+    pub error: String,
+}
+
+/// One figure of A against B.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Which figure.
+    pub metric: Metric,
+    /// Time of A / time of B, from blocks in which every visit of both arms has the figure.
+    pub ratio: Ratio,
+}
+
+/// Four visits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// "ABBA" or "BAAB".
+    pub order: String,
+    /// Its visits in the order of time; those of an arm that had failed are missing.
+    pub visits: Vec<Visit>,
+}
+
+/// One arm's turn: a wash-out if the other was before it, a request at the runner's level, one at the engine's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Visit {
+    /// Whose.
+    pub side: Side,
+    /// Which request: equal numbers have equal ids.
+    pub request: usize,
+    /// The steps thrown away before; absent without a switch.
+    pub wash_out: Option<WashOut>,
+    /// At the runner's level.
+    pub runner: Option<RunnerSample>,
+    /// At the engine's level.
+    pub engine: Option<EngineSample>,
+    /// What is wrong with it.
+    pub flags: Vec<Flag>,
+}
+
+/// What may be wrong with a visit. Nothing flagged is dropped from the raw samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Flag {
+    /// The engine took prompt tokens from a cache: its engine-level figures enter no ratio.
+    CacheHit,
+    /// The wash-out ended at its limit. Said, but not held against the visit.
+    NoSteady,
+}
+
+impl Report {
+    /// The name and version of the JSON form.
+    pub const SCHEMA: &'static str = "duet-bench/1";
+
+    /// Whether both arms came through, and the agreement with them if it was asked for.
+    pub fn is_complete(&self) -> bool {
+        self.arms.iter().all(|arm| arm.failure.is_none())
+            && (self.agreement.is_some() || self.plan.n_windows == 0)
+    }
+
+    /// What a process that made this report should exit with: 0, or 2 if it is not complete.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_complete() { 0 } else { 2 }
+    }
+
+    /// The report as JSON with line breaks.
+    ///
+    /// # Errors
+    /// None that is known; serde's signature has one.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+}

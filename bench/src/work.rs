@@ -1,0 +1,130 @@
+//! The ids both arms get: tokenised once, hashed, cut into requests and windows.
+
+use duet_core::text::{EncodeOptions, TokenId, Tokenizer};
+
+use crate::error::BenchError;
+use crate::files::hash_ids;
+use crate::options::{BenchOptions, Text};
+
+/// The text that the bench brings along: a chapter of Jane Austen's Northanger Abbey (1817), public domain.
+pub const BUILT_IN_TEXT: &str = include_str!("../../tests/fixtures/prose/austen-northanger-abbey.txt");
+
+impl Text {
+    /// The text that the bench brings along, about 3,300 tokens of prose.
+    pub fn built_in() -> Self {
+        Self::Inline { name: "Northanger Abbey (built in)".to_owned(), text: BUILT_IN_TEXT.to_owned() }
+    }
+
+    /// Its name and content.
+    pub(crate) fn read(&self) -> Result<(String, String), BenchError> {
+        match self {
+            Text::Inline { name, text } => Ok((name.clone(), text.clone())),
+            Text::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok((path.display().to_string(), text)),
+                Err(source) => Err(BenchError::File { path: path.clone(), source }),
+            },
+        }
+    }
+}
+
+/// How much of everything there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) n_prompt: usize,
+    pub(crate) n_decode: usize,
+    pub(crate) n_blocks: usize,
+    pub(crate) n_windows: usize,
+    pub(crate) window: usize,
+    pub(crate) n_wash_out: usize,
+}
+
+/// Logits of a window are kept: at most so many bytes.
+const MAX_WINDOW_BYTES: usize = 512 << 20;
+
+impl Sizes {
+    /// From options that are valid, for models with this context and logits of this width.
+    pub(crate) fn new(options: &BenchOptions, context_length: u32, n_vocab: u32) -> Self {
+        let fits = MAX_WINDOW_BYTES / (4 * (n_vocab as usize).max(1));
+        let window = (options.window as usize).min(context_length as usize).min(fits).max(2);
+        Self {
+            n_prompt: options.n_prompt as usize,
+            n_decode: options.n_decode as usize,
+            n_blocks: options.n_blocks as usize,
+            n_windows: (options.n_agreement as usize).div_ceil(window),
+            window,
+            n_wash_out: options.wash_out.max_steps,
+        }
+    }
+
+    /// Most tokens of anything that is evaluated at once.
+    pub(crate) fn longest(&self) -> usize {
+        let window = if self.n_windows > 0 { self.window } else { 0 };
+        (self.n_prompt + self.n_decode).max(window).max(self.n_wash_out + 1)
+    }
+
+    /// Requests that need a prompt of their own: two per block and arm, which the arms share, and the warm-up's.
+    fn n_requests(&self) -> usize {
+        2 * self.n_blocks + 1
+    }
+}
+
+/// The tokenised text and how it is cut.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    ids: Vec<TokenId>,
+    bos: Option<TokenId>,
+    sizes: Sizes,
+    stride: usize,
+    pub(crate) ids_sha256: String,
+    pub(crate) text_name: String,
+}
+
+impl Work {
+    /// Tokenises the text.
+    ///
+    /// # Errors
+    /// `Tokenize`; `TextTooShort` where it is not enough for these sizes.
+    pub(crate) fn new(
+        name: String,
+        text: &str,
+        tokenizer: &dyn Tokenizer,
+        sizes: Sizes,
+    ) -> Result<Self, BenchError> {
+        let ids = tokenizer.encode(text, EncodeOptions::default())?;
+        let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
+        let n_bos = usize::from(bos.is_some());
+        let request = (sizes.n_prompt + sizes.n_decode).max(sizes.n_wash_out + 1) - n_bos;
+        let n_needed = (request + sizes.n_requests() - 1).max(sizes.n_windows * (sizes.window - n_bos));
+        if ids.len() < n_needed {
+            return Err(BenchError::TextTooShort { n_tokens: ids.len(), n_needed });
+        }
+        let stride = (ids.len() - request) / (sizes.n_requests() - 1);
+        Ok(Self { ids_sha256: hash_ids(&ids), ids, bos, sizes, stride, text_name: name })
+    }
+
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn cut(&self, from: usize, n: usize) -> Vec<TokenId> {
+        let n_text = n - usize::from(self.bos.is_some());
+        self.bos.into_iter().chain(self.ids[from..from + n_text].iter().copied()).collect()
+    }
+
+    /// The ids of one request: a prompt that begins elsewhere than every other request's, and its continuation.
+    /// `[n_prompt + n_decode]`. Request 0 is the warm-up's.
+    pub(crate) fn request(&self, index: usize) -> Vec<TokenId> {
+        self.cut(index * self.stride, self.sizes.n_prompt + self.sizes.n_decode)
+    }
+
+    /// The ids of a wash-out: one more than it has steps.
+    pub(crate) fn wash_out(&self) -> Vec<TokenId> {
+        self.cut(0, self.sizes.n_wash_out + 1)
+    }
+
+    /// The ids of a window of the agreement, `[window]`; consecutive pieces of the text.
+    pub(crate) fn window(&self, index: usize, window: usize) -> Vec<TokenId> {
+        let n_text = window - usize::from(self.bos.is_some());
+        self.cut(index * n_text, window)
+    }
+}

@@ -1,0 +1,7 @@
+//! The bench on engines of known behaviour: one binary, since linking is what takes the time.
+
+mod inputs;
+mod runs;
+mod snapshot;
+mod statistics;
+mod support;

@@ -1,0 +1,257 @@
+//! Whole runs on engines of known behaviour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::*;
+use duet_bench::report::{Metric, Report};
+use duet_bench::{ArmWeights, BenchOptions, Grade, SameBits, Silent, TensorPair, WeightProof, run_models};
+use duet_core::testing::{FakeConfig, Reply};
+
+async fn run(backends: Vec<TestBackend>, options: &BenchOptions) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    run_models(&registry(backends), &[model(dir.path())], options, Arc::new(Silent)).await.unwrap()
+}
+
+#[tokio::test]
+async fn equal_arms_agree_in_everything() {
+    let report = run(vec![backend("one"), backend("two")], &small_options()).await;
+    assert!(report.is_complete() && report.exit_code() == 0, "{:?}", report.notes);
+    let agreement = report.agreement.as_ref().unwrap();
+    assert_eq!((agreement.n_positions, agreement.n_windows, agreement.window), (128, 2, 64));
+    assert_eq!((agreement.top1.n_yes, agreement.top1.n), (128, 128));
+    assert!(agreement.kl.max < 1e-13 && agreement.flips.is_empty());
+    assert_eq!(agreement.perplexity_a, agreement.perplexity_b);
+    assert_eq!(report.comparisons.len(), 4);
+    for block in &report.blocks {
+        let sides: String = block.visits.iter().map(|visit| visit.side.name()).collect();
+        assert_eq!(sides, block.order);
+        let requests: Vec<usize> = block.visits.iter().map(|visit| visit.request).collect();
+        assert_eq!(requests[0], requests[1], "the first visits of both arms have the same ids");
+        assert_eq!(requests[2], requests[3]);
+        let ids = |index: usize| &block.visits[index].engine.as_ref().unwrap().ids;
+        assert_eq!((ids(0), ids(2)), (ids(1), ids(3)));
+        assert_ne!(ids(0), ids(2), "no prompt comes twice");
+        for visit in &block.visits {
+            assert_eq!(visit.runner.as_ref().unwrap().step_ns.len(), 4);
+            assert_eq!(
+                visit.runner.as_ref().unwrap().n_forward_passes,
+                3 + 4,
+                "20 prompt tokens in chunks of 8"
+            );
+            assert_eq!(visit.engine.as_ref().unwrap().itl_ns.len(), 3);
+        }
+    }
+    let switches: Vec<bool> =
+        report.blocks.iter().flat_map(|block| &block.visits).map(|visit| visit.wash_out.is_some()).collect();
+    assert!(switches[0] || switches[1], "a wash-out after a switch");
+    assert!(!switches[2], "and none without");
+}
+
+#[tokio::test]
+async fn another_reply_is_seen() {
+    let mut other = backend("two");
+    other.config.reply = Reply::text("x");
+    let report = run(vec![backend("one"), other], &small_options()).await;
+    let agreement = report.agreement.as_ref().unwrap();
+    assert!(agreement.top1.share < 0.1, "{:?}", agreement.top1);
+    assert!(agreement.kl.mean > 10.0, "{:?}", agreement.kl);
+    assert!(agreement.flips.len() > 115 && agreement.kl_nats.len() == 128);
+}
+
+#[tokio::test]
+async fn a_small_distance_is_small() {
+    let mut other = backend("two");
+    other.logits = Logits::Times(1.01);
+    let report = run(vec![backend("one"), other], &small_options()).await;
+    let agreement = report.agreement.unwrap();
+    assert_eq!(agreement.top1.n_yes, 128, "a temperature changes no order");
+    assert!(agreement.kl.mean > 1e-7 && agreement.kl.max < 1e-2, "{:?}", agreement.kl);
+}
+
+fn costing(id: &'static str, clock: &Arc<VirtualClock>, micros: u64, log_sd: f64) -> TestBackend {
+    let cost = Cost { clock: clock.clone(), per_token: Duration::from_micros(micros), log_sd, seed: micros };
+    TestBackend { cost: Some(cost), ..backend(id) }
+}
+
+#[tokio::test]
+async fn a_planted_ratio_comes_out() {
+    let clock = Arc::new(VirtualClock::default());
+    let options = BenchOptions { clock: clock.clone(), ..small_options() };
+    let report =
+        run(vec![costing("one", &clock, 1200, 0.0), costing("two", &clock, 1000, 0.0)], &options).await;
+    for metric in [Metric::Prefill, Metric::DecodeForced] {
+        let ratio = &report.comparisons.iter().find(|comparison| comparison.metric == metric).unwrap().ratio;
+        assert!((ratio.time_ratio - 1.2).abs() < 1e-9, "{ratio:?}");
+        assert!((ratio.speed().0 - 1.0 / 1.2).abs() < 1e-9);
+    }
+    let prefill = &report.arms[1].summaries[0];
+    assert!((prefill.median - 1000.0).abs() < 1e-6, "20 tokens in 20 ms: {prefill:?}");
+    let steady =
+        report.blocks.iter().flat_map(|block| &block.visits).filter_map(|visit| visit.wash_out.as_ref());
+    for wash_out in steady {
+        assert!(wash_out.steady && wash_out.step_ns.len() == 8, "{wash_out:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_planted_ratio_comes_out_of_noise() {
+    let clock = Arc::new(VirtualClock::default());
+    let options = BenchOptions { clock: clock.clone(), n_blocks: 12, n_agreement: 0, ..small_options() };
+    let report =
+        run(vec![costing("one", &clock, 1050, 0.02), costing("two", &clock, 1000, 0.02)], &options).await;
+    let ratio = &report.comparisons.iter().find(|c| c.metric == Metric::DecodeForced).unwrap().ratio;
+    let interval = ratio.interval.unwrap();
+    assert!(interval.low < 1.05 && 1.05 < interval.high, "{ratio:?}");
+    assert!(interval.low > 1.02 && interval.high < 1.08, "{ratio:?}");
+    assert_eq!((report.agreement.is_none(), report.no_agreement.as_deref()), (true, Some("not asked for")));
+    assert!(report.is_complete(), "what was not asked for is not missing");
+}
+
+#[tokio::test]
+async fn an_arm_that_does_not_load_leaves_the_other_measured() {
+    let mut bad = backend("one");
+    bad.config.fail_load = true;
+    let report = run(vec![bad, backend("two")], &small_options()).await;
+    assert_eq!(report.exit_code(), 2);
+    let failure = report.arms[0].failure.as_ref().unwrap();
+    assert_eq!(failure.during, "loading");
+    assert!(failure.error.ends_with("fake.gguf failed: the planned failure"), "{}", failure.error);
+    assert_eq!(report.arms[1].summaries.len(), 4);
+    assert!(report.arms[0].loaded.is_none() && report.comparisons.is_empty() && report.grade.is_none());
+    assert_eq!(report.no_agreement.as_deref(), Some("one failed"));
+    assert!(report.to_text().contains("arm one FAILED during loading"), "{}", report.to_text());
+}
+
+fn failing(config: FakeConfig) -> TestBackend {
+    TestBackend { config, ..backend("two") }
+}
+
+#[tokio::test]
+async fn an_arm_that_fails_in_the_middle_keeps_what_it_had() {
+    // Wash-out, request and generation of the warm-up are some 40 steps.
+    for config in [
+        FakeConfig { panic_step: Some(60), ..FakeConfig::default() },
+        FakeConfig { fail_step: Some(60), ..FakeConfig::default() },
+    ] {
+        let report = run(vec![backend("one"), failing(config)], &small_options()).await;
+        assert_eq!(report.exit_code(), 2);
+        let (good, bad) = (&report.arms[0], &report.arms[1]);
+        assert!(good.failure.is_none() && good.summaries[0].n_requests == 4, "the other arm goes on");
+        let failure = bad.failure.as_ref().unwrap();
+        assert!(failure.during.starts_with("block 1, visit"), "{failure:?}");
+        assert!(bad.loaded.is_some() && bad.warm_up.is_some());
+        let kept: usize = report.blocks.iter().map(|block| block.visits.len()).sum();
+        assert!(kept < 8, "visits of a failed arm are missing");
+        assert_eq!(report.no_agreement.as_deref(), Some("two failed"));
+        assert!(report.comparisons.is_empty(), "no block is whole");
+    }
+}
+
+#[tokio::test]
+async fn nan_logits_are_a_failure_with_a_position() {
+    let mut bad = backend("two");
+    bad.logits = Logits::NanAt(9);
+    let report = run(vec![backend("one"), bad], &small_options()).await;
+    let failure = report.arms[1].failure.as_ref().unwrap();
+    assert_eq!(failure.during, "warming up");
+    assert!(failure.error.starts_with("the logits were not finite at position"), "{}", failure.error);
+}
+
+#[tokio::test]
+async fn device_sampling_and_steps_in_flight_change_nothing() {
+    let config = FakeConfig { steps_in_flight: 2, device_sampling: true, ..FakeConfig::default() };
+    let report = run(vec![backend("one"), failing(config)], &small_options()).await;
+    assert!(report.is_complete(), "{:?}", report.arms[1].failure);
+    let (host, device) = (&report.blocks[0].visits, &report.arms[1].loaded.as_ref().unwrap());
+    assert!(device.greedy_on_device && device.steps_in_flight == 2);
+    assert_eq!(host[0].engine.as_ref().unwrap().ids, host[1].engine.as_ref().unwrap().ids);
+    assert_eq!(report.agreement.unwrap().top1.share, 1.0);
+}
+
+/// Shows three tensors; the second one of the second arm as planted.
+struct Shows(Result<Vec<f32>, String>);
+
+impl SameBits for Shows {
+    fn compare(
+        &self,
+        a: &ArmWeights,
+        b: &ArmWeights,
+        each: &mut dyn FnMut(TensorPair<'_>),
+    ) -> Result<(), String> {
+        assert_eq!((a.engine.as_str(), b.engine.as_str()), ("one", "two"));
+        each(TensorPair { name: "embd", a: &[1.0, -0.0], b: &[1.0, 0.0] });
+        each(TensorPair { name: "head", a: &[1.0, 2.0], b: self.0.as_ref().map_err(Clone::clone)? });
+        each(TensorPair { name: "norm", a: &[f32::NAN], b: &[f32::NAN] });
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn weights_are_compared_bit_by_bit_and_graded() {
+    let run_with = async |shown: Result<Vec<f32>, String>, bytes: u64| {
+        let mut options = small_options();
+        options.same_bits = Some(Arc::new(Shows(shown)));
+        let report =
+            run(vec![backend("one"), TestBackend { weight_bytes: bytes, ..backend("two") }], &options).await;
+        (report.weights.to_string(), report.grade.unwrap().grade, report.weights)
+    };
+    let (text, grade, proof) = run_with(Ok(vec![1.0, 2.0]), 1000).await;
+    assert_eq!((text.as_str(), grade), ("identical weights: 3 of 3 tensors bit-equal", Grade::A));
+    assert_eq!(proof, WeightProof::Identical { n_tensors: 3, n_values: 5 });
+    let (_, grade, _) = run_with(Ok(vec![1.0, 2.0]), 1100).await;
+    assert_eq!(grade, Grade::B);
+    let (text, grade, _) = run_with(Ok(vec![1.0, 2.0000002]), 1000).await;
+    assert_eq!(grade, Grade::C);
+    assert_eq!(text, "different weights: 2 of 3 tensors bit-equal; first: head[1] is 2 and 2.0000002");
+    let (text, ..) = run_with(Ok(vec![1.0]), 1000).await;
+    assert!(text.ends_with("head has 2 and 1 values"), "{text}");
+    let (text, grade, _) = run_with(Err("no table for Q3_K".into()), 1000).await;
+    assert_eq!((text.as_str(), grade), ("no proof of identical weights: no table for Q3_K", Grade::C));
+}
+
+#[tokio::test]
+async fn settings_that_differ_are_said() {
+    let report =
+        run(vec![backend("one"), TestBackend { kv_type: "f32", ..backend("two") }], &small_options()).await;
+    assert_eq!(report.differences, ["KV cache: f16 against f32"]);
+    assert!(report.notes.contains(&"one: a slow path".to_owned()), "{:?}", report.notes);
+}
+
+#[tokio::test]
+async fn an_engine_against_itself() {
+    let mut options = small_options();
+    options.engines = Some(["one".into(), "one".into()]);
+    let report = run(vec![backend("one")], &options).await;
+    assert_eq!((report.arms[0].label.as_str(), report.arms[1].label.as_str()), ("one-1", "one-2"));
+    assert!(report.is_complete());
+}
+
+#[tokio::test]
+async fn the_reporter_hears_the_plan_first_and_every_phase() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let backends = registry(vec![backend("one"), backend("two")]);
+    run_models(&backends, &[model(dir.path())], &small_options(), recorder.clone()).await.unwrap();
+    let plan = recorder.plans.lock().unwrap().pop().unwrap();
+    assert_eq!((plan.n_prompt, plan.n_decode, plan.orders.len(), plan.context_length), (20, 4, 2, 256));
+    assert!(plan.to_string().contains("2 blocks ("), "{plan}");
+    assert_eq!(recorder.estimates.lock().unwrap().len(), 1);
+    let phases = recorder.phases.lock().unwrap().join(", ");
+    assert_eq!(
+        phases,
+        "hashing the files, loading one, warming up one, loading two, warming up two, measuring, agreement"
+    );
+}
+
+#[tokio::test]
+async fn the_reporter_hears_of_a_failure_once_and_when_it_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let failing = failing(FakeConfig { panic_step: Some(60), ..FakeConfig::default() });
+    let backends = registry(vec![backend("one"), failing]);
+    run_models(&backends, &[model(dir.path())], &small_options(), recorder.clone()).await.unwrap();
+    let notes = recorder.notes.lock().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("two failed during block 1, visit "), "{notes:?}");
+}
