@@ -50,7 +50,7 @@ pub struct BenchOptions {
     pub n_decode: u32,
     /// Blocks of four visits. One gives a ratio without an interval.
     pub n_blocks: u32,
-    /// Positions to compare for the agreement, rounded up to whole windows; 0: none.
+    /// Positions to compare for the agreement, rounded up to whole windows, as far as the text goes; 0: none.
     pub n_agreement: u32,
     /// Tokens of a window of the agreement. At least 2. Cut to the models' contexts, and so that a window's logits
     /// take at most 512 MiB.
@@ -90,7 +90,7 @@ impl fmt::Debug for BenchOptions {
 }
 
 impl BenchOptions {
-    /// The default: five blocks of 512 + 32 tokens, agreement over 2,048 positions.
+    /// The default: five blocks of 512 + 32 tokens, agreement over 3,072 positions.
     pub fn new(subject: Subject, text: Text) -> Self {
         Self {
             subject,
@@ -98,7 +98,7 @@ impl BenchOptions {
             n_prompt: 512,
             n_decode: 32,
             n_blocks: 5,
-            n_agreement: 2048,
+            n_agreement: 3072,
             window: 512,
             text,
             seed: 1,

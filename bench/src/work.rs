@@ -6,13 +6,17 @@ use crate::error::BenchError;
 use crate::files::hash_ids;
 use crate::options::{BenchOptions, Text};
 
-/// The text that the bench brings along: a chapter of Jane Austen's Northanger Abbey (1817), public domain.
+/// The text that the bench brings along: chapter 24 of Jane Austen's Northanger Abbey (1817), in the
+/// public domain.
 pub const BUILT_IN_TEXT: &str = include_str!("../../tests/fixtures/prose/austen-northanger-abbey.txt");
 
 impl Text {
-    /// The text that the bench brings along, about 3,300 tokens of prose.
+    /// The text that the bench brings along, some 3,500 tokens of prose.
     pub fn built_in() -> Self {
-        Self::Inline { name: "Northanger Abbey (built in)".to_owned(), text: BUILT_IN_TEXT.to_owned() }
+        Self::Inline {
+            name: "Northanger Abbey, chapter 24 (built in)".to_owned(),
+            text: BUILT_IN_TEXT.to_owned(),
+        }
     }
 
     /// Its name and content.
@@ -73,31 +77,33 @@ impl Sizes {
 pub(crate) struct Work {
     ids: Vec<TokenId>,
     bos: Option<TokenId>,
-    sizes: Sizes,
+    pub(crate) sizes: Sizes,
     stride: usize,
     pub(crate) ids_sha256: String,
     pub(crate) text_name: String,
 }
 
 impl Work {
-    /// Tokenises the text.
+    /// Tokenises the text. A text that has not enough windows for the agreement gives as many as it has.
     ///
     /// # Errors
-    /// `Tokenize`; `TextTooShort` where it is not enough for these sizes.
+    /// `Tokenize`; `TextTooShort` where it is not enough for the requests or for a single window.
     pub(crate) fn new(
         name: String,
         text: &str,
         tokenizer: &dyn Tokenizer,
-        sizes: Sizes,
+        mut sizes: Sizes,
     ) -> Result<Self, BenchError> {
         let ids = tokenizer.encode(text, EncodeOptions::default())?;
         let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
         let n_bos = usize::from(bos.is_some());
         let request = (sizes.n_prompt + sizes.n_decode).max(sizes.n_wash_out + 1) - n_bos;
-        let n_needed = (request + sizes.n_requests() - 1).max(sizes.n_windows * (sizes.window - n_bos));
+        let window = sizes.window - n_bos;
+        let n_needed = (request + sizes.n_requests() - 1).max(sizes.n_windows.min(1) * window);
         if ids.len() < n_needed {
             return Err(BenchError::TextTooShort { n_tokens: ids.len(), n_needed });
         }
+        sizes.n_windows = sizes.n_windows.min(ids.len() / window);
         let stride = (ids.len() - request) / (sizes.n_requests() - 1);
         Ok(Self { ids_sha256: hash_ids(&ids), ids, bos, sizes, stride, text_name: name })
     }
@@ -126,5 +132,49 @@ impl Work {
     pub(crate) fn window(&self, index: usize, window: usize) -> Vec<TokenId> {
         let n_text = window - usize::from(self.bos.is_some());
         self.cut(index * n_text, window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duet_core::testing::ByteTokenizer;
+
+    use super::*;
+
+    #[test]
+    fn the_built_in_text_is_prose_and_long_enough() {
+        assert!(BUILT_IN_TEXT.split_whitespace().count() > 2500);
+        assert!(BUILT_IN_TEXT.contains("Catherine"));
+    }
+
+    #[test]
+    fn requests_and_windows_are_cut_to_size() {
+        let sizes = Sizes { n_prompt: 6, n_decode: 2, n_blocks: 2, n_windows: 3, window: 5, n_wash_out: 4 };
+        let text = "abcdefghijklm";
+        let work = Work::new("t".into(), text, &ByteTokenizer::default(), sizes).unwrap();
+        let starts: Vec<_> = (0..5).map(|index| work.request(index)).collect();
+        let bos = ByteTokenizer::BOS;
+        for (index, ids) in starts.iter().enumerate() {
+            assert_eq!((ids.len(), ids[0], ids[1]), (8, bos, u32::from(b'a') + index as u32));
+        }
+        assert_eq!(work.window(2, 5), [bos, 105, 106, 107, 108]);
+        assert_eq!(work.wash_out(), [bos, 97, 98, 99, 100]);
+        let shorter = Work::new("t".into(), &text[..11], &ByteTokenizer::default(), sizes).unwrap();
+        assert_eq!((shorter.sizes.n_windows, shorter.sizes.window), (2, 5), "as many windows as there are");
+        let error = Work::new("t".into(), &text[..10], &ByteTokenizer::default(), sizes).unwrap_err();
+        assert_eq!(error.to_string(), "the text has 10 tokens, and this work needs 11; give a longer one");
+    }
+
+    #[test]
+    fn a_window_is_cut_to_the_context_and_to_memory() {
+        let options = BenchOptions::new(crate::Subject::One("x".into()), Text::built_in());
+        assert_eq!(Sizes::new(&options, 4096, 49_152).window, 512);
+        assert_eq!(Sizes::new(&options, 4096, 262_144).window, 512);
+        assert_eq!(Sizes::new(&options, 300, 49_152).window, 300);
+        assert_eq!(
+            (Sizes::new(&options, 300, 49_152).n_windows, Sizes::new(&options, 300, 9).longest()),
+            (11, 544)
+        );
+        assert_eq!(Sizes::new(&options, 4096, 1 << 20).window, 128);
     }
 }

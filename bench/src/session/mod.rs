@@ -66,13 +66,14 @@ pub async fn run_models(
     let inputs = input::resolve(registry, models, options.engines.as_ref(), &text)?;
     let (sizes, context_length) = sizes(options, &inputs)?;
     let work = Work::new(text_name, &text, inputs[0].tokenizer.as_ref(), sizes)?;
+    let sizes = work.sizes;
     let orders = block_orders(options.seed, sizes.n_blocks);
-    let plan = plan(options, &inputs, &work, sizes, context_length);
+    let plan = plan(options, &inputs, &work, context_length);
     reporter.planned(&plan);
 
     let files = hash_all(models, &reporter).await?;
     let mut arms = inputs.map(|input| Arm::new(input, files.clone(), reporter.clone()));
-    let measure = Measure { work: &work, sizes, options };
+    let measure = Measure { work: &work, options };
     for (side, arm) in Side::BOTH.into_iter().zip(&mut arms) {
         arm.load(options, context_length).await;
         arm.warm_up(&measure, side).await;
@@ -99,7 +100,7 @@ pub async fn run_models(
     }
     reporter.progress(&Phase::Measuring, 4 * orders.len() as u64, 4 * orders.len() as u64);
 
-    let agreement = agree(&mut arms, &work, sizes, reporter.as_ref()).await;
+    let agreement = agree(&mut arms, &work, reporter.as_ref()).await;
     for arm in &arms {
         arm.unload().await;
     }
@@ -139,13 +140,8 @@ fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2]) -> Result<(Sizes, u32),
     }
 }
 
-fn plan(
-    options: &BenchOptions,
-    inputs: &[ArmInput; 2],
-    work: &Work,
-    sizes: Sizes,
-    context_length: u32,
-) -> Plan {
+fn plan(options: &BenchOptions, inputs: &[ArmInput; 2], work: &Work, context_length: u32) -> Plan {
+    let sizes = work.sizes;
     let arms = inputs.iter().map(|input| PlannedArm {
         label: input.label.clone(),
         engine: input.backend.info().id.to_owned(),
@@ -214,12 +210,8 @@ fn estimate(arms: &[Arm; 2], sizes: Sizes) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-async fn agree(
-    arms: &mut [Arm; 2],
-    work: &Work,
-    sizes: Sizes,
-    reporter: &dyn Reporter,
-) -> Result<Agreement, String> {
+async fn agree(arms: &mut [Arm; 2], work: &Work, reporter: &dyn Reporter) -> Result<Agreement, String> {
+    let sizes = work.sizes;
     if sizes.n_windows == 0 {
         return Err("not asked for".to_owned());
     }

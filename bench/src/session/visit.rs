@@ -9,12 +9,11 @@ use crate::measure::{MeasureError, RunnerWork, measure_engine, measure_runner, w
 use crate::options::BenchOptions;
 use crate::order::Side;
 use crate::report::{Flag, Visit};
-use crate::work::{Sizes, Work};
+use crate::work::Work;
 
 /// What every visit measures.
 pub(super) struct Measure<'a> {
     pub(super) work: &'a Work,
-    pub(super) sizes: Sizes,
     pub(super) options: &'a BenchOptions,
 }
 
@@ -29,11 +28,11 @@ impl Measure<'_> {
     ) -> Result<Visit, MeasureError> {
         let ids = self.work.request(request);
         let mut prompt = ids.clone();
-        prompt.truncate(self.sizes.n_prompt);
+        prompt.truncate(self.work.sizes.n_prompt);
         let wash_ids = switched.then(|| self.work.wash_out());
         let work = RunnerWork {
-            n_prompt: self.sizes.n_prompt,
-            n_decode: self.sizes.n_decode,
+            n_prompt: self.work.sizes.n_prompt,
+            n_decode: self.work.sizes.n_decode,
             prefill_chunk: self.options.prefill_chunk,
         };
         let (rule, clock) = (self.options.wash_out, self.options.clock.clone());

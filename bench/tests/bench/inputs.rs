@@ -72,9 +72,9 @@ async fn an_engine_that_is_unknown_or_refuses() {
 
 #[tokio::test]
 async fn a_text_or_a_context_that_is_too_short() {
-    let short = Text::Inline { name: "short".into(), text: "x".repeat(100) };
+    let short = Text::Inline { name: "short".into(), text: "x".repeat(20) };
     let error = refusal_of(two(), |options| options.text = short).await.to_string();
-    assert_eq!(error, "the text has 100 tokens, and this work needs 126; give a longer one");
+    assert_eq!(error, "the text has 20 tokens, and this work needs 63; give a longer one");
     let error = refusal_of(two(), |options| options.n_prompt = 5000).await.to_string();
     assert!(error.starts_with("5004 tokens per request are asked for"), "{error}");
     assert!(error.ends_with("has a context of 4096"), "{error}");

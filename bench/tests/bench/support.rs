@@ -311,9 +311,14 @@ pub(crate) fn model(dir: &Path) -> Arc<ModelInfo> {
     })
 }
 
+/// A text of 4,890 bytes that nowhere repeats itself.
+pub(crate) fn counting() -> Text {
+    Text::Inline { name: "counting".into(), text: (0..1000).map(|n| format!("{n}, ")).collect() }
+}
+
 /// Two blocks of 20 + 4 tokens, agreement over 2 windows of 64.
 pub(crate) fn small_options() -> BenchOptions {
-    let mut options = BenchOptions::new(Subject::One("fake.gguf".into()), Text::built_in());
+    let mut options = BenchOptions::new(Subject::One("fake.gguf".into()), counting());
     options.n_prompt = 20;
     options.n_decode = 4;
     options.n_blocks = 2;
