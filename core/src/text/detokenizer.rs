@@ -101,3 +101,147 @@ fn decode_whole(bytes: &mut Vec<u8>, text: &mut String) {
     }
     bytes.drain(..start);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::text::{EncodeOptions, TokenizerError};
+
+    /// Tokens that are what the test says; the last `n_control` are control tokens.
+    #[derive(Debug)]
+    struct Pieces {
+        pieces: Vec<Vec<u8>>,
+        n_control: usize,
+        strips: bool,
+    }
+
+    impl Tokenizer for Pieces {
+        fn encode(&self, _: &str, _: EncodeOptions) -> Result<Vec<TokenId>, TokenizerError> {
+            Err(TokenizerError::Unsupported { what: "encoding".to_owned() })
+        }
+        fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
+            self.pieces.get(id as usize).map(Vec::as_slice)
+        }
+        fn is_control(&self, id: TokenId) -> bool {
+            (id as usize) < self.pieces.len() && id as usize >= self.pieces.len() - self.n_control
+        }
+        fn vocab_size(&self) -> u32 {
+            self.pieces.len() as u32
+        }
+        fn bos(&self) -> Option<TokenId> {
+            None
+        }
+        fn eos(&self) -> Option<TokenId> {
+            None
+        }
+        fn adds_bos(&self) -> bool {
+            false
+        }
+        fn end_of_generation(&self) -> &[TokenId] {
+            &[]
+        }
+        fn kind(&self) -> &str {
+            "test"
+        }
+        fn strips_leading_space(&self) -> bool {
+            self.strips
+        }
+    }
+
+    fn pieces(pieces: &[&[u8]]) -> Pieces {
+        Pieces { pieces: pieces.iter().map(|piece| piece.to_vec()).collect(), n_control: 0, strips: false }
+    }
+
+    /// What each push gives, and the end.
+    fn run(mut detokenizer: Detokenizer, n: u32) -> (Vec<String>, String) {
+        let pushed = (0..n).map(|id| detokenizer.push(id).to_owned()).collect();
+        (pushed, detokenizer.flush().to_owned())
+    }
+
+    #[track_caller]
+    fn check(given: &[&[u8]], expected: &[&str], end: &str) {
+        let (pushed, flushed) = run(Detokenizer::new(Arc::new(pieces(given))), given.len() as u32);
+        assert_eq!(
+            (pushed.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), flushed.as_str()),
+            (expected, end)
+        );
+    }
+
+    #[test]
+    fn characters_wait_until_they_are_whole() {
+        check(&[b"a", b"b"], &["a", "b"], "");
+        check(&[b"\xc3", b"\xbc"], &["", "ü"], "");
+        check(&[b"x\xf0\x9f", b"\x98", b"\x80y"], &["x", "", "😀y"], "");
+        check(&[b"\xf0\x9f\x98"], &[""], "\u{fffd}");
+        check(&[b""], &[""], "");
+    }
+
+    #[test]
+    fn bytes_that_cannot_become_valid_are_replaced_at_once() {
+        check(&[b"\xff"], &["\u{fffd}"], "");
+        check(&[b"\x80\x80"], &["\u{fffd}\u{fffd}"], "");
+        check(&[b"\xc3", b"a"], &["", "\u{fffd}a"], "");
+        check(&[b"\xe4\xb8", b"\xff", b"b"], &["", "\u{fffd}\u{fffd}", "b"], "");
+        // Overlong forms and surrogates are invalid from their second byte on.
+        check(&[b"\xc0", b"\xaf"], &["\u{fffd}", "\u{fffd}"], "");
+        check(&[b"\xed", b"\xa0", b"\x80"], &["", "\u{fffd}\u{fffd}", "\u{fffd}"], "");
+    }
+
+    #[test]
+    fn one_leading_space_is_dropped_where_the_vocabulary_adds_it() {
+        let given: [&[u8]; 3] = [b"  a", b" b", b" "];
+        let strips = || Arc::new(Pieces { strips: true, ..pieces(&given) });
+        assert_eq!(run(Detokenizer::new(strips()), 3).0, [" a", " b", " "]);
+        assert_eq!(run(Detokenizer::continuing(strips()), 3).0, ["  a", " b", " "]);
+        assert_eq!(run(Detokenizer::new(Arc::new(pieces(&given))), 3).0, ["  a", " b", " "]);
+        let control = Pieces { pieces: vec![b" <s>".to_vec(), b" x".to_vec()], n_control: 0, strips: true };
+        assert_eq!(run(Detokenizer::new(Arc::new(control)), 2).0, ["<s>", " x"]);
+    }
+
+    #[test]
+    fn control_tokens_and_strangers_are_not_shown() {
+        let given = || Arc::new(Pieces { n_control: 1, strips: true, ..pieces(&[b"a", b"\xc3", b" <s>"]) });
+        let mut detokenizer = Detokenizer::new(given());
+        assert_eq!(detokenizer.push(2), "");
+        assert_eq!(detokenizer.push(77), "");
+        assert_eq!(detokenizer.push(TokenId::MAX), "");
+        assert_eq!(detokenizer.push(1), "");
+        // A hidden token does not break a character apart either.
+        assert_eq!(detokenizer.push(2), "");
+        assert_eq!(detokenizer.flush(), "\u{fffd}");
+        assert_eq!(detokenizer.flush(), "");
+        assert_eq!(run(Detokenizer::new(given()).show_control(true), 3).0, ["a", "", "\u{fffd} <s>"]);
+    }
+
+    proptest! {
+        /// Bytes of text and noise, cut anywhere: the pieces joined are the whole decoded, and none is held too long.
+        #[test]
+        fn any_cut_gives_the_same_text(
+            parts in prop::collection::vec(prop_oneof![
+                "[a-zà-ü😀世\u{fffd}]{0,4}".prop_map(String::into_bytes),
+                prop::collection::vec(any::<u8>(), 0..4),
+            ], 0..12),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let whole = parts.concat();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).collect();
+            cuts.extend([0, whole.len()]);
+            cuts.sort_unstable();
+            let cut: Vec<Vec<u8>> = cuts.windows(2).map(|ends| whole[ends[0]..ends[1]].to_vec()).collect();
+            let n = cut.len() as u32;
+            let mut detokenizer = Detokenizer::new(Arc::new(Pieces { pieces: cut, n_control: 0, strips: false }));
+            let mut text = String::new();
+            for id in 0..n {
+                text += detokenizer.push(id);
+                prop_assert!(detokenizer.pending.len() < 4);
+                if let Err(error) = std::str::from_utf8(&detokenizer.pending) {
+                    prop_assert_eq!((error.valid_up_to(), error.error_len()), (0, None));
+                }
+            }
+            text += detokenizer.flush();
+            prop_assert_eq!(text, String::from_utf8_lossy(&whole));
+        }
+    }
+}

@@ -4,11 +4,13 @@
 //! once for all engines. Nothing here knows an engine, a request format or a sampler.
 
 mod detokenizer;
+mod hf;
 mod stop;
 mod template;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;
+pub use hf::HfTokenizer;
 pub use stop::{StopMatcher, StopStep};
 pub use template::{ChatTemplate, TemplateError, TemplateInput, TemplateSources};
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};

@@ -137,3 +137,108 @@ impl Pattern {
         self.state == self.bytes.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matcher(stops: &[&str]) -> StopMatcher {
+        StopMatcher::new(stops.iter().map(|&stop| stop.to_owned()).collect())
+    }
+
+    /// Pushes the pieces: all that was emitted, the match, and what the end gave.
+    fn run<'a>(stops: &[&str], pieces: impl IntoIterator<Item = &'a str>) -> (String, Option<usize>, String) {
+        let mut matcher = matcher(stops);
+        let mut emitted = String::new();
+        for piece in pieces {
+            emitted += matcher.push(piece).emit;
+        }
+        let end = matcher.flush().to_owned();
+        (emitted, matcher.matched(), end)
+    }
+
+    /// The definition: of all occurrences the one that ends first, of those the longest.
+    fn naive(stops: &[&str], text: &str) -> (String, Option<usize>) {
+        for end in 1..=text.len() {
+            let ending = |stop: &&str| !stop.is_empty() && text.as_bytes()[..end].ends_with(stop.as_bytes());
+            let found = (0..stops.len()).filter(|&index| ending(&stops[index]));
+            if let Some(index) = found.rev().max_by_key(|&index| stops[index].len()) {
+                return (text[..end - stops[index].len()].to_owned(), Some(index));
+            }
+        }
+        (text.to_owned(), None)
+    }
+
+    #[track_caller]
+    fn check(stops: &[&str], pieces: &[&str], emitted: &[&str], matched: Option<usize>, end: &str) {
+        let mut matcher = matcher(stops);
+        for (piece, expected) in pieces.iter().zip(emitted) {
+            assert_eq!(matcher.push(piece).emit, *expected, "after {piece:?}");
+        }
+        assert_eq!((matcher.matched(), matcher.flush()), (matched, end));
+    }
+
+    #[test]
+    fn without_stops_everything_passes() {
+        check(&[], &["a", "", "b"], &["a", "", "b"], None, "");
+        check(&[""], &["a", ""], &["a", ""], None, "");
+    }
+
+    #[test]
+    fn a_stop_across_pieces_is_never_sent() {
+        check(&["END"], &["text E", "N", "D more"], &["text ", "", ""], Some(0), "");
+        check(&["END"], &["text E", "N", " more"], &["text ", "", "EN more"], None, "");
+        check(&["END"], &["xENEND"], &["xEN"], Some(0), "");
+        check(&["\n\n"], &["a\n", "b\n", "\n"], &["a", "\nb", ""], Some(0), "");
+        check(&["aab"], &["aa", "a", "a", "b"], &["", "a", "a", ""], Some(0), "");
+        check(&["ü!"], &["fü", "ü", "!"], &["f", "ü", ""], Some(0), "");
+    }
+
+    #[test]
+    fn a_held_tail_comes_at_the_end() {
+        check(&["END"], &["the EN"], &["the "], None, "EN");
+        check(&["END"], &["E"], &[""], None, "E");
+    }
+
+    #[test]
+    fn the_first_to_be_complete_wins_then_the_longest() {
+        check(&["bc", "b"], &["abc"], &["a"], Some(1), "");
+        check(&["c", "abc", "bc"], &["xab", "c"], &["x", ""], Some(1), "");
+        check(&["x", "x"], &["x"], &[""], Some(0), "");
+        check(&["abcd", "bc"], &["ab", "cd"], &["", "a"], Some(1), "");
+    }
+
+    #[test]
+    fn after_a_match_nothing_more_comes() {
+        let mut matcher = matcher(&["."]);
+        assert_eq!(matcher.push("a.b"), StopStep { emit: "a", matched: Some(0) });
+        assert_eq!(matcher.push("c"), StopStep { emit: "", matched: Some(0) });
+        assert_eq!(matcher.flush(), "");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Few letters, so that stops overlap with themselves and each other; any cut gives what one piece gives.
+        #[test]
+        fn any_cut_agrees_with_the_definition(
+            stops in prop::collection::vec("[abü]{0,5}", 0..4),
+            text in "[abü]{0,30}",
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let boundaries: Vec<usize> = (0..=text.len()).filter(|&at| text.is_char_boundary(at)).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| *cut.get(&boundaries)).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|ends| &text[ends[0]..ends[1]]);
+            let (emitted, matched, end) = run(&stops, pieces);
+            prop_assert_eq!((emitted.clone() + &end, matched), naive(&stops, &text));
+            // Held is only what may still become a stop.
+            prop_assert!(end.is_empty() || stops.iter().any(|stop| stop.starts_with(&end)));
+            prop_assert!(matched.is_none() || end.is_empty());
+        }
+    }
+}

@@ -26,6 +26,7 @@ use serde_json::Map;
 
 pub use error::TemplateError;
 pub use sources::TemplateSources;
+pub(super) use sources::token_text;
 
 /// Fuel of a rendering: 1 is an instruction or 64 bytes made. Templates of known models use some hundreds and half a
 /// unit for each byte of the conversation.

@@ -83,7 +83,7 @@ impl TemplateSources {
 }
 
 /// A token in `tokenizer_config.json`: its text, or an object with the text as `content`.
-pub(crate) fn token_text(value: &Value) -> Option<&str> {
+pub(in crate::text) fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content").and_then(Value::as_str))
 }
 
