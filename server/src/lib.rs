@@ -1,1 +1,24 @@
 //! duet: the HTTP server (OpenAI wire format).
+//!
+//! Knows no engine: engines come as a [`duet_core::registry::Registry`], and what they can do as data. A request goes
+//! `routes` → `wire` (checked) → `models` (loaded, once for all who wait) → `generate` (template, tokens, events) →
+//! `wire` again. Status codes are in [`error`] and nowhere else.
+
+mod app;
+pub mod config;
+mod drain;
+mod envelope;
+pub mod error;
+mod generate;
+mod guard;
+mod models;
+mod near;
+mod record;
+mod routes;
+mod serve;
+mod wire;
+
+pub use config::{ConfigError, HttpConfig, ModelConfig, RawConfig, RawModel, RawServer, ServerConfig};
+pub use error::{ApiError, ErrorCode};
+pub use models::{Memory, MemorySource, system_memory};
+pub use serve::{ModelSummary, Server, serve};

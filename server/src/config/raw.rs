@@ -1,0 +1,94 @@
+//! Settings as they are written down: everything may be missing, nothing is checked beyond its type.
+//!
+//! The same structs read a file, the environment and the flags of the command line (where `None` is "not given").
+
+use std::collections::BTreeMap;
+
+use figment::value::magic::RelativePathBuf;
+use serde::{Deserialize, Serialize};
+
+/// All settings.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawConfig {
+    /// The `[server]` table.
+    #[serde(default)]
+    pub server: RawServer,
+    /// The `[models.<name>]` tables.
+    #[serde(default)]
+    pub models: BTreeMap<String, RawModel>,
+}
+
+/// The `[server]` table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawServer {
+    /// Address to listen on.
+    pub host: Option<String>,
+    /// Port to listen on; 0 lets the system choose.
+    pub port: Option<u16>,
+    /// Longest request body, in bytes.
+    pub max_body_bytes: Option<u64>,
+    /// Requests that may wait for one model before a 429.
+    pub max_queue: Option<u64>,
+    /// Seconds a request may take, loading included; none by default.
+    pub request_timeout_s: Option<f64>,
+    /// Seconds a client may take to send its request.
+    pub body_timeout_s: Option<f64>,
+    /// Seconds that running requests get to end at a shutdown.
+    pub shutdown_timeout_s: Option<f64>,
+    /// Further names under which the server may be addressed (`Host` header).
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Origins whose pages may call the server (`Origin` header).
+    pub allowed_origins: Option<Vec<String>>,
+    /// "accept" or "deny" fields of a request that no API documents.
+    pub unknown_fields: Option<String>,
+}
+
+/// A `[models.<name>]` table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawModel {
+    /// A .gguf file or an MLX directory; in a file relative to that file.
+    pub path: Option<RelativePathBuf>,
+    /// An engine's id, or "auto".
+    pub engine: Option<String>,
+    /// Longest request, prompt and completion, in tokens.
+    pub context: Option<u32>,
+    /// Sequences at once.
+    pub parallel: Option<u32>,
+    /// KV cache shared by all sequences, in tokens.
+    pub kv_tokens: Option<u32>,
+    /// Type of the KV cache's elements.
+    pub kv_type: Option<String>,
+    /// CPU threads.
+    pub threads: Option<u32>,
+    /// How MLX holds quantised weights: "auto", "packed" or "dense".
+    pub weights: Option<String>,
+    /// Most prompt tokens evaluated in one step.
+    pub prefill_chunk: Option<u32>,
+    /// Further names of the model.
+    pub aliases: Option<Vec<String>>,
+    /// Requests that may wait for this model, instead of `server.max_queue`.
+    pub max_queue: Option<u64>,
+    /// Default of the request's parameter of that name.
+    pub temperature: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub top_p: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub top_k: Option<u32>,
+    /// Default of the request's parameter of that name.
+    pub min_p: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub typical_p: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub repetition_penalty: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub repeat_last_n: Option<i32>,
+    /// Default of the request's parameter of that name.
+    pub presence_penalty: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub frequency_penalty: Option<f32>,
+    /// Default of the request's parameter of that name.
+    pub max_tokens: Option<u32>,
+}

@@ -1,0 +1,200 @@
+//! Raw settings → checked ones. Each refusal names the key; the loader adds where it was written.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use duet_core::backend::WeightsMode;
+use duet_core::model::memory::KvType;
+use duet_core::registry::EngineChoice;
+use duet_core::sampling::SamplingParams;
+
+use super::{
+    ConfigError, HttpConfig, ModelConfig, RawConfig, RawModel, RawServer, SamplingDefaults, ServerConfig,
+};
+use crate::near::nearest;
+
+const DEFAULT_MAX_QUEUE: u64 = 64;
+const MOST_SECONDS: f64 = 86_400.0 * 365.0;
+const KV_TYPES: [(&str, KvType); 8] = [
+    ("f16", KvType::F16),
+    ("bf16", KvType::Bf16),
+    ("f32", KvType::F32),
+    ("q8_0", KvType::Q8_0),
+    ("q5_1", KvType::Q5_1),
+    ("q5_0", KvType::Q5_0),
+    ("q4_1", KvType::Q4_1),
+    ("q4_0", KvType::Q4_0),
+];
+const WEIGHTS: [(&str, WeightsMode); 3] =
+    [("auto", WeightsMode::Auto), ("packed", WeightsMode::Packed), ("dense", WeightsMode::Dense)];
+const UNKNOWN_FIELDS: [(&str, bool); 2] = [("accept", false), ("deny", true)];
+
+impl ServerConfig {
+    pub(super) fn validate(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let max_queue = at_least("server.max_queue", raw.server.max_queue, 1, DEFAULT_MAX_QUEUE)?;
+        let models: Vec<ModelConfig> = raw
+            .models
+            .iter()
+            .map(|(name, model)| check_model(name, model, max_queue))
+            .collect::<Result<_, _>>()?;
+        distinct_names(&models)?;
+        Ok(Self { http: check_http(&raw.server)?, models })
+    }
+}
+
+fn check_http(raw: &RawServer) -> Result<HttpConfig, ConfigError> {
+    let host = raw.host.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
+    if host.trim().is_empty() {
+        return Err(ConfigError::new("server.host", "must not be empty"));
+    }
+    let max_body_bytes = at_least("server.max_body_bytes", raw.max_body_bytes, 1024, 32 << 20)?;
+    let unknown = raw.unknown_fields.as_deref().unwrap_or("accept");
+    Ok(HttpConfig {
+        host,
+        port: raw.port.unwrap_or(8080),
+        max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+        request_timeout: seconds("server.request_timeout_s", raw.request_timeout_s)?,
+        body_timeout: seconds("server.body_timeout_s", raw.body_timeout_s)?
+            .unwrap_or(Duration::from_secs(30)),
+        shutdown_timeout: seconds("server.shutdown_timeout_s", raw.shutdown_timeout_s)?
+            .unwrap_or(Duration::from_secs(30)),
+        allowed_hosts: lower(raw.allowed_hosts.as_deref()),
+        allowed_origins: lower(raw.allowed_origins.as_deref()),
+        deny_unknown_fields: one_of("server.unknown_fields", unknown, &UNKNOWN_FIELDS)?,
+    })
+}
+
+fn lower(list: Option<&[String]>) -> Vec<String> {
+    list.unwrap_or_default().iter().map(|text| text.to_lowercase()).collect()
+}
+
+fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig, ConfigError> {
+    let key = |field: &str| format!("models.{name}.{field}");
+    check_name(&format!("models.{name}"), name)?;
+    for alias in raw.aliases.iter().flatten() {
+        check_name(&key("aliases"), alias)?;
+    }
+    let path =
+        raw.path.as_ref().ok_or_else(|| ConfigError::new(key("path"), "missing: a model needs a path"))?;
+    for (field, value) in [
+        ("context", raw.context),
+        ("parallel", raw.parallel),
+        ("kv_tokens", raw.kv_tokens),
+        ("threads", raw.threads),
+        ("max_tokens", raw.max_tokens),
+    ] {
+        if value == Some(0) {
+            return Err(ConfigError::new(key(field), "must be at least 1"));
+        }
+    }
+    if let (Some(context), Some(kv_tokens)) = (raw.context, raw.kv_tokens)
+        && kv_tokens < context
+    {
+        let message = format!("must be at least context ({context}), is {kv_tokens}");
+        return Err(ConfigError::new(key("kv_tokens"), message));
+    }
+    let sampling = check_sampling(&key, raw)?;
+    let prefill_chunk = at_least(&key("prefill_chunk"), raw.prefill_chunk.map(u64::from), 1, 512)?;
+    let max_queue = at_least(&key("max_queue"), raw.max_queue, 1, max_queue)?;
+    Ok(ModelConfig {
+        name: name.to_owned(),
+        aliases: raw.aliases.clone().unwrap_or_default(),
+        path: path.relative(),
+        engine: EngineChoice::parse(raw.engine.as_deref().unwrap_or("auto")),
+        context: raw.context,
+        parallel: raw.parallel,
+        kv_tokens: raw.kv_tokens,
+        kv_type: raw.kv_type.as_deref().map(|word| one_of(&key("kv_type"), word, &KV_TYPES)).transpose()?,
+        threads: raw.threads,
+        weights: one_of(&key("weights"), raw.weights.as_deref().unwrap_or("auto"), &WEIGHTS)?,
+        prefill_chunk: u32::try_from(prefill_chunk).unwrap_or(u32::MAX),
+        max_queue: usize::try_from(max_queue).unwrap_or(usize::MAX),
+        sampling,
+    })
+}
+
+fn check_name(key: &str, name: &str) -> Result<(), ConfigError> {
+    // It travels in URLs, headers and log lines.
+    if name.is_empty() || name.len() > 200 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let message =
+            format!("{name:?} is no name for a model: 1 to 200 bytes without spaces or control characters");
+        return Err(ConfigError::new(key, message));
+    }
+    Ok(())
+}
+
+fn distinct_names(models: &[ModelConfig]) -> Result<(), ConfigError> {
+    let mut owners: HashMap<&str, &str> =
+        models.iter().map(|model| (model.name.as_str(), model.name.as_str())).collect();
+    for model in models {
+        for alias in &model.aliases {
+            if let Some(owner) = owners.insert(alias, &model.name) {
+                let message = format!("`{alias}` is a name of model `{owner}` already");
+                return Err(ConfigError::new(format!("models.{}.aliases", model.name), message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same ranges that requests have.
+fn check_sampling(key: &impl Fn(&str) -> String, raw: &RawModel) -> Result<SamplingDefaults, ConfigError> {
+    let off = SamplingParams::default();
+    let params = SamplingParams {
+        temperature: raw.temperature.unwrap_or(off.temperature),
+        top_p: raw.top_p.unwrap_or(off.top_p),
+        top_k: raw.top_k.unwrap_or(off.top_k),
+        min_p: raw.min_p.unwrap_or(off.min_p),
+        typical_p: raw.typical_p.unwrap_or(off.typical_p),
+        repetition_penalty: raw.repetition_penalty.unwrap_or(off.repetition_penalty),
+        repeat_last_n: raw.repeat_last_n.unwrap_or(off.repeat_last_n),
+        presence_penalty: raw.presence_penalty.unwrap_or(off.presence_penalty),
+        frequency_penalty: raw.frequency_penalty.unwrap_or(off.frequency_penalty),
+        ..off
+    };
+    params.validate(u32::MAX).map_err(|error| ConfigError::new(key(error.param), error.message))?;
+    Ok(SamplingDefaults {
+        temperature: raw.temperature,
+        top_p: raw.top_p,
+        top_k: raw.top_k,
+        min_p: raw.min_p,
+        typical_p: raw.typical_p,
+        repetition_penalty: raw.repetition_penalty,
+        repeat_last_n: raw.repeat_last_n,
+        presence_penalty: raw.presence_penalty,
+        frequency_penalty: raw.frequency_penalty,
+        max_tokens: raw.max_tokens,
+    })
+}
+
+fn at_least(key: &str, value: Option<u64>, least: u64, default: u64) -> Result<u64, ConfigError> {
+    match value.unwrap_or(default) {
+        value if value >= least => Ok(value),
+        value => Err(ConfigError::new(key, format!("must be at least {least}, is {value}"))),
+    }
+}
+
+fn seconds(key: &str, value: Option<f64>) -> Result<Option<Duration>, ConfigError> {
+    match value {
+        None => Ok(None),
+        Some(seconds) if seconds > 0.0 && seconds <= MOST_SECONDS => {
+            Ok(Some(Duration::from_secs_f64(seconds)))
+        }
+        Some(seconds) => Err(ConfigError::new(
+            key,
+            format!("must be a number of seconds above 0 (and under a year), is {seconds}"),
+        )),
+    }
+}
+
+fn one_of<T: Copy>(key: &str, word: &str, known: &[(&'static str, T)]) -> Result<T, ConfigError> {
+    match known.iter().find(|(name, _)| *name == word) {
+        Some((_, value)) => Ok(*value),
+        None => {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            let near = nearest(word, names.iter().copied()).map(str::to_owned);
+            let message = format!("unknown value `{word}`; known: {}", names.join(", "));
+            Err(ConfigError { near, ..ConfigError::new(key, message) })
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What surrounds every request: its id, its span, its record, the guard, and an answer even if a handler panics.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use crate::error::{ApiError, ErrorCode};
+use crate::guard::Guard;
+use crate::record::Record;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer ids are replaced: they are for log lines.
+const MOST_ID_BYTES: usize = 128;
+
+/// The outermost layer.
+pub(crate) async fn around(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    // Visible ASCII, checked or made.
+    let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
+    let record = Arc::new(Record::new(id, request.method().clone(), request.uri().path().to_owned()));
+    let mut response = match guard.check(request.uri(), request.headers()) {
+        Err(error) => error.into_response(),
+        Ok(()) => {
+            request.extensions_mut().insert(record.clone());
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(record.span().clone());
+            answer.await.unwrap_or_else(|panic| panicked(panic.as_ref()).into_response())
+        }
+    };
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        record.failed(error);
+    }
+    record.answered(response.status());
+    response.headers_mut().insert(REQUEST_ID, header);
+    response
+}
+
+/// The client's own id if it can stand in a log line, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let fits =
+        |id: &&str| (1..=MOST_ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    given.filter(fits).map_or_else(|| format!("req_{:032x}", rand::random::<u128>()), str::to_owned)
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> ApiError {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let message = "an internal error; the server's log says more under this request's id";
+    ApiError::new(ErrorCode::EngineError, message)
+        .diagnostic(format!("panic: {}", text.unwrap_or("no message")))
+}

@@ -1,0 +1,217 @@
+//! Events → the text of server-sent events.
+//!
+//! What all chunks of an answer share is rendered once; a token costs a copy of that, its escaped text and a few digits,
+//! into one buffer that is used again and again.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use duet_core::event::{Finished, GenerationEvent, TokenEvent};
+use duet_core::text::TokenId;
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::generate::job::{Form, Kind};
+use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
+use crate::wire::openai::response::{StopReason, Tally, finish_reason};
+
+/// Writes the chunks of one answer.
+pub(crate) struct ChunkWriter {
+    form: Arc<Form>,
+    /// `data: {` … `"choices":[`
+    head: Vec<u8>,
+    /// What ends a chunk.
+    tail: &'static [u8],
+    choices: Vec<Written>,
+    n_ended: usize,
+    tally: Tally,
+}
+
+/// What has been written of a choice.
+#[derive(Default, Clone)]
+struct Written {
+    begun: bool,
+    n_chars: usize,
+}
+
+impl ChunkWriter {
+    pub(crate) fn new(form: Arc<Form>) -> Self {
+        let object = match form.kind {
+            Kind::Chat => "chat.completion.chunk",
+            Kind::Text => "text_completion",
+        };
+        let mut head = b"data: {\"id\":".to_vec();
+        json(&mut head, &form.id);
+        let _ = write!(head, ",\"object\":\"{object}\",\"created\":{},\"model\":", form.created);
+        json(&mut head, &form.model);
+        head.extend_from_slice(b",\"system_fingerprint\":");
+        json(&mut head, &form.resident.fingerprint);
+        head.extend_from_slice(b",\"choices\":[");
+        let tail: &[u8] = if form.include_usage { b",\"usage\":null}\n\n" } else { b"}\n\n" };
+        let choices = vec![Written::default(); form.n_choices()];
+        Self { form, head, tail, choices, n_ended: 0, tally: Tally::default() }
+    }
+
+    /// The counts so far.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Tells the model how long the answer took, for its queue's estimate.
+    pub(crate) fn note_request(&self) {
+        self.form.resident.note_request(self.tally.busy());
+    }
+
+    pub(crate) fn event(&mut self, index: usize, event: &GenerationEvent, out: &mut BytesMut) {
+        // Together with the first token and not before: load generators take the first frame for the first token.
+        if !self.choices[index].begun {
+            self.choices[index].begun = true;
+            self.begin(index, out);
+        }
+        match event {
+            GenerationEvent::Token(token) => self.token(index, token, out),
+            GenerationEvent::Finished(finished) => self.finished(index, finished, out),
+        }
+    }
+
+    /// The usage chunk, if wanted, and the end mark.
+    pub(crate) fn end(&mut self, out: &mut BytesMut) {
+        if self.form.include_usage {
+            out.put_slice(&self.head);
+            out.put_slice(b"],\"usage\":");
+            json(&mut out.writer(), &self.tally.usage());
+            self.timings(out);
+            out.put_slice(b"}\n\n");
+        }
+        out.put_slice(b"data: [DONE]\n\n");
+    }
+
+    /// The last event of a stream that failed; no end mark follows.
+    pub(crate) fn error(error: &ApiError, out: &mut BytesMut) {
+        out.put_slice(b"data: ");
+        out.put_slice(&error.openai_body());
+        out.put_slice(b"\n\n");
+    }
+
+    fn open(&self, index: usize, out: &mut BytesMut) {
+        out.put_slice(&self.head);
+        let _ = write!(out.writer(), "{{\"index\":{index},"); // a buffer in memory grows
+    }
+
+    fn begin(&self, index: usize, out: &mut BytesMut) {
+        let prompt = self.form.prompt_of(index);
+        match self.form.kind {
+            Kind::Chat => {
+                self.open(index, out);
+                out.put_slice(b"\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+                prompt_ids(prompt.ids.as_deref(), out);
+                out.put_slice(self.tail);
+            }
+            Kind::Text if prompt.echo.is_some() || prompt.ids.is_some() => {
+                self.open(index, out);
+                out.put_slice(b"\"text\":");
+                json(&mut out.writer(), prompt.echo.as_deref().unwrap_or_default());
+                out.put_slice(b",\"logprobs\":null,\"finish_reason\":null");
+                prompt_ids(prompt.ids.as_deref(), out);
+                out.put_slice(b"}]");
+                out.put_slice(self.tail);
+            }
+            Kind::Text => {}
+        }
+    }
+
+    fn token(&mut self, index: usize, token: &TokenEvent, out: &mut BytesMut) {
+        let shown = !token.text.is_empty() || token.logprobs.is_some() || self.form.return_token_ids;
+        if !shown {
+            return; // an unfinished character, or the beginning of a possible stop string
+        }
+        self.open_text(index, &token.text, out);
+        out.put_slice(b",\"logprobs\":");
+        self.logprobs(index, token, out);
+        out.put_slice(b",\"finish_reason\":null");
+        if self.form.return_token_ids {
+            let _ = write!(out.writer(), ",\"token_ids\":[{}]", token.id);
+        }
+        out.put_slice(b"}]");
+        out.put_slice(self.tail);
+    }
+
+    /// Up to and with the text of a chunk.
+    fn open_text(&self, index: usize, text: &str, out: &mut BytesMut) {
+        self.open(index, out);
+        match self.form.kind {
+            Kind::Chat => {
+                out.put_slice(b"\"delta\":{\"content\":");
+                json(&mut out.writer(), text);
+                out.put_slice(b"}");
+            }
+            Kind::Text => {
+                out.put_slice(b"\"text\":");
+                json(&mut out.writer(), text);
+            }
+        }
+    }
+
+    fn logprobs(&mut self, index: usize, token: &TokenEvent, out: &mut BytesMut) {
+        let Some(logprobs) = &token.logprobs else {
+            out.put_slice(b"null");
+            return;
+        };
+        let tokenizer = self.form.tokenizer();
+        match self.form.kind {
+            Kind::Chat => {
+                let content = vec![ChatToken::new(tokenizer, token.id, logprobs)];
+                json(&mut out.writer(), &ChatLogprobs { content, refusal: None });
+            }
+            Kind::Text => {
+                let mut one = TextLogprobs::new();
+                one.push(tokenizer, token.id, logprobs, self.choices[index].n_chars);
+                json(&mut out.writer(), &one);
+            }
+        }
+        self.choices[index].n_chars += token.text.chars().count();
+    }
+
+    fn finished(&mut self, index: usize, finished: &Finished, out: &mut BytesMut) {
+        self.tally.add(finished, self.form.is_first_of_prompt(index));
+        self.n_ended += 1;
+        if !finished.text.is_empty() && self.form.kind == Kind::Chat {
+            self.open_text(index, &finished.text, out);
+            out.put_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
+            out.put_slice(self.tail);
+        }
+        match self.form.kind {
+            Kind::Chat => {
+                self.open(index, out);
+                out.put_slice(b"\"delta\":{}");
+            }
+            Kind::Text => self.open_text(index, &finished.text, out),
+        }
+        let reason = finish_reason(&finished.reason);
+        let _ = write!(out.writer(), ",\"logprobs\":null,\"finish_reason\":\"{reason}\",\"stop_reason\":");
+        json(&mut out.writer(), &StopReason::new(&finished.reason, &self.form.stop));
+        out.put_slice(b"}]");
+        if self.n_ended == self.choices.len() && !self.form.include_usage {
+            self.timings(out);
+        }
+        out.put_slice(self.tail);
+    }
+
+    fn timings(&self, out: &mut BytesMut) {
+        out.put_slice(b",\"timings\":");
+        json(&mut out.writer(), &self.tally.timings(&self.form.resident));
+    }
+}
+
+fn prompt_ids(ids: Option<&[TokenId]>, out: &mut BytesMut) {
+    if let Some(ids) = ids {
+        out.put_slice(b",\"prompt_token_ids\":");
+        json(&mut out.writer(), ids);
+    }
+}
+
+/// Values here are strings, integers and finite floats, and the writers grow in memory: nothing can fail.
+fn json<T: Serialize + ?Sized>(out: &mut impl Write, value: &T) {
+    let _ = serde_json::to_writer(out, value);
+}

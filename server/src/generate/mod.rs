@@ -1,0 +1,140 @@
+//! From a checked request to an answer, whole or streamed.
+
+pub(crate) mod choices;
+pub(crate) mod chunks;
+pub(crate) mod job;
+pub(crate) mod prepare;
+pub(crate) mod stream;
+pub(crate) mod whole;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::HeaderName;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::response::Response;
+use duet_core::BackendError;
+
+use crate::app::App;
+use crate::drain::Active;
+use crate::error::{ApiError, ErrorCode};
+use crate::models::{ModelEntry, Resident, blocking};
+use crate::record::Record;
+use choices::Choices;
+use job::Job;
+use prepare::{Work, prepare};
+use stream::{KEEP_ALIVE, Started, Starting, StreamBody};
+
+/// Bodies up to this size are templated and tokenized at once: handing them over would cost more.
+const SHORT_BODY_BYTES: usize = 4 << 10;
+
+/// One request on its way to a model.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) record: Arc<Record>,
+    pub(crate) entry: Arc<ModelEntry>,
+    pub(crate) active: Active,
+    pub(crate) work: Work,
+    pub(crate) n_body_bytes: usize,
+}
+
+impl Call {
+    /// The answer.
+    ///
+    /// # Errors
+    /// Whatever came up before the first byte. Later failures are in the stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future or the response's body cancels the request wherever it stands.
+    pub(crate) async fn answer(self) -> Result<Response, ApiError> {
+        if self.work.params().stream { self.streamed().await } else { self.in_one_piece().await }
+    }
+
+    async fn in_one_piece(self) -> Result<Response, ApiError> {
+        let Self { app, record, entry, active, work, n_body_bytes } = self;
+        let cut = active.cut();
+        let noted = record.clone();
+        let run = async move {
+            let Job { form, requests } = ready_job(&app, &record, &entry, work, n_body_bytes).await?;
+            record.prompt(&form.model, form.n_prompt_tokens());
+            let choices = submit(&form.resident, requests)?;
+            let (body, tally) = whole::whole(&form, choices).await?;
+            form.resident.note_request(tally.busy());
+            Ok::<_, ApiError>((body, tally))
+        };
+        let (body, tally) = tokio::select! {
+            result = run => result?,
+            () = cut => return Err(ApiError::shutting_down()),
+        };
+        noted.finished(&tally);
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
+    async fn streamed(self) -> Result<Response, ApiError> {
+        let Self { app, record, entry, active, work, n_body_bytes } = self;
+        let noted = record.clone();
+        let mut starting: Starting = Box::pin(async move {
+            let Job { form, requests } = ready_job(&app, &record, &entry, work, n_body_bytes).await?;
+            let mut choices = submit(&form.resident, requests)?;
+            // What fails before the first token still gets a status of its own.
+            let first = match choices.next().await {
+                Some((_, Err(error))) => return Err(error.into()),
+                Some(first) => first,
+                None => return Err(ApiError::new(ErrorCode::EngineCrashed, "the engine stopped")),
+            };
+            Ok(Started { form: Arc::new(form), choices, first })
+        });
+        let body = tokio::select! {
+            started = tokio::time::timeout(KEEP_ALIVE, &mut starting) => match started {
+                Ok(started) => StreamBody::begun(started?, noted, active),
+                // Clients and proxies want to see something by now.
+                Err(_) => StreamBody::waiting(starting, noted, active),
+            },
+            () = active.cut() => return Err(ApiError::shutting_down()),
+        };
+        let mut response = Response::new(Body::new(body));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        Ok(response)
+    }
+}
+
+/// Waits for the model and prepares its requests.
+async fn ready_job(
+    app: &Arc<App>,
+    record: &Record,
+    entry: &Arc<ModelEntry>,
+    work: Work,
+    n_body_bytes: usize,
+) -> Result<Job, ApiError> {
+    let deadline = app.http.request_timeout.map(|timeout| record.started + timeout);
+    let ready = app.models.ready(entry);
+    let resident = match deadline {
+        None => ready.await?,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), ready).await.map_err(|_| {
+            let message =
+                format!("model `{}` was not loaded within the time of the request", entry.config.name);
+            ApiError::new(ErrorCode::ModelLoading, message)
+        })??,
+    };
+    if n_body_bytes <= SHORT_BODY_BYTES {
+        prepare(work, resident, deadline)
+    } else {
+        blocking(move || prepare(work, resident, deadline)).await?
+    }
+}
+
+fn submit(resident: &Arc<Resident>, requests: Vec<duet_core::GenerateRequest>) -> Result<Choices, ApiError> {
+    Choices::start(resident.clone(), requests).map_err(|error| match error {
+        BackendError::Overloaded { queue_length } => {
+            let message =
+                format!("model `{}` has {queue_length} requests waiting already", resident.config.name);
+            ApiError::new(ErrorCode::QueueFull, message).retry_after(resident.seconds_until_place())
+        }
+        other => other.into(),
+    })
+}

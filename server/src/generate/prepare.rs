@@ -1,0 +1,297 @@
+//! A checked wire request and a loaded model → what the engine gets. On the caller's side: template, tokens, sampling.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use duet_core::request::{GenerateRequest, LogprobsRequest};
+use duet_core::sampling::SamplingParams;
+use duet_core::text::{
+    ChatTemplate, Detokenizer, EncodeOptions, TemplateError, TemplateInput, TokenId, Tokenizer,
+};
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, ErrorCode};
+use crate::generate::job::{Form, Job, Kind, PromptInfo};
+use crate::models::Resident;
+use crate::wire::openai::chat::{ChatRequest, TemplateOptions};
+use crate::wire::openai::completion::{CompletionRequest, DEFAULT_MAX_TOKENS};
+use crate::wire::openai::message::for_template;
+use crate::wire::openai::params::Params;
+use crate::wire::openai::prompt::Prompt;
+
+/// A request of either route.
+pub(crate) enum Work {
+    Chat(ChatRequest),
+    Text(CompletionRequest),
+}
+
+impl Work {
+    pub(crate) fn params(&self) -> &Params {
+        match self {
+            Work::Chat(request) => &request.params,
+            Work::Text(request) => &request.params,
+        }
+    }
+}
+
+/// Templates and tokenizes; milliseconds for long prompts, so beside the async workers.
+///
+/// # Errors
+/// What of the request this model cannot do, with the parameter's name.
+pub(crate) fn prepare(
+    work: Work,
+    resident: Arc<Resident>,
+    deadline: Option<Instant>,
+) -> Result<Job, ApiError> {
+    match work {
+        Work::Chat(request) => {
+            let ids = chat_tokens(&resident, request.messages, request.template)?;
+            let kind = Kind::Chat;
+            Preparation { kind, params: request.params, logprobs: request.logprobs, resident, deadline }
+                .job(vec![(ids, None)])
+        }
+        Work::Text(request) => {
+            let tokenizer = resident.assets.tokenizer.clone();
+            let one = |prompt| text_tokens(&tokenizer, prompt, request.echo);
+            let prompts = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
+            let kind = Kind::Text;
+            Preparation { kind, params: request.params, logprobs: request.logprobs, resident, deadline }
+                .job(prompts)
+        }
+    }
+}
+
+fn chat_tokens(
+    resident: &Resident,
+    messages: Vec<crate::wire::openai::message::Message>,
+    options: TemplateOptions,
+) -> Result<Vec<TokenId>, ApiError> {
+    let template = resident.assets.template.as_ref().map_err(|why| {
+        let name = &resident.config.name;
+        ApiError::unsupported(
+            "messages",
+            format!("model `{name}` cannot chat: {why}; `/v1/completions` takes plain text"),
+        )
+    })?;
+    let mentions = |word: &str| template.source().is_some_and(|source| source.contains(word));
+    let messages = for_template(messages, mentions("developer"))?;
+    let kwargs = template_kwargs(&options, mentions)?;
+    let input = TemplateInput {
+        messages: &messages,
+        tools: None,
+        add_generation_prompt: options.add_generation_prompt,
+        continue_final_message: options.continue_final_message,
+        kwargs: &kwargs,
+    };
+    let text = render(template, &input)?;
+    // The template writes the special tokens itself: adding them here would give two.
+    encode(resident.assets.tokenizer.as_ref(), &text, false, "messages")
+}
+
+/// `chat_template_kwargs` with the switches that have a name of their own. A switch that the template does not know
+/// would be without effect, so it is refused, unless it says what holds anyway.
+fn template_kwargs(
+    options: &TemplateOptions,
+    mentions: impl Fn(&str) -> bool,
+) -> Result<Map<String, Value>, ApiError> {
+    let mut kwargs = options.kwargs.clone();
+    let mut put = |name: &str, value: Value, is_moot: bool| {
+        if !mentions(name) {
+            let message = format!("`{name}` is not supported: the model's chat template does not know it");
+            return if is_moot { Ok(()) } else { Err(ApiError::unsupported(name, message)) };
+        }
+        match kwargs.insert(name.to_owned(), value.clone()) {
+            Some(other) if other != value => {
+                let message = format!("`{name}` and `chat_template_kwargs.{name}` differ; give one of them");
+                Err(ApiError::invalid(name, message))
+            }
+            _ => Ok(()),
+        }
+    };
+    if let Some(thinking) = options.enable_thinking {
+        put("enable_thinking", Value::Bool(thinking), !thinking)?;
+    }
+    if let Some(effort) = &options.reasoning_effort {
+        put("reasoning_effort", Value::String(effort.clone()), effort == "none")?;
+    }
+    Ok(kwargs)
+}
+
+fn render(template: &ChatTemplate, input: &TemplateInput<'_>) -> Result<String, ApiError> {
+    template.render(input).map_err(|error| match error {
+        TemplateError::Missing => ApiError::unsupported("messages", error.to_string()),
+        TemplateError::Raised { message } => ApiError::invalid(
+            "messages",
+            format!("the model's chat template refuses these messages: {message}"),
+        ),
+        // Whether the template or the conversation is at fault cannot be told; another conversation may do.
+        other => ApiError::invalid("messages", other.to_string()),
+    })
+}
+
+fn encode(
+    tokenizer: &dyn Tokenizer,
+    text: &str,
+    add_special: bool,
+    param: &str,
+) -> Result<Vec<TokenId>, ApiError> {
+    tokenizer
+        .encode(text, EncodeOptions { add_special, parse_special: true })
+        .map_err(|error| ApiError::invalid(param, error.to_string()))
+}
+
+type Tokens = (Vec<TokenId>, Option<Arc<str>>);
+
+fn text_tokens(tokenizer: &Arc<dyn Tokenizer>, prompt: Prompt, echo: bool) -> Result<Tokens, ApiError> {
+    match prompt {
+        Prompt::Text(text) => {
+            let ids = encode(tokenizer.as_ref(), &text, true, "prompt")?;
+            Ok((ids, echo.then(|| text.into())))
+        }
+        Prompt::Ids(ids) => {
+            let text = echo.then(|| decode(tokenizer, &ids).into());
+            Ok((ids, text))
+        }
+    }
+}
+
+fn decode(tokenizer: &Arc<dyn Tokenizer>, ids: &[TokenId]) -> String {
+    let mut detokenizer = Detokenizer::new(tokenizer.clone());
+    let mut text = String::new();
+    for id in ids {
+        text.push_str(detokenizer.push(*id));
+    }
+    text.push_str(detokenizer.flush());
+    text
+}
+
+struct Preparation {
+    kind: Kind,
+    params: Params,
+    logprobs: Option<u32>,
+    resident: Arc<Resident>,
+    deadline: Option<Instant>,
+}
+
+impl Preparation {
+    fn job(self, prompts: Vec<Tokens>) -> Result<Job, ApiError> {
+        self.check(&prompts)?;
+        let Self { kind, params, logprobs, resident, deadline } = self;
+        let sampling = sampling(&params, &resident)?;
+        let context = resident.model.capabilities().context_length;
+        let default_max_tokens = if kind == Kind::Chat { context } else { DEFAULT_MAX_TOKENS };
+        let max_tokens =
+            params.max_tokens.or(resident.config.sampling.max_tokens).unwrap_or(default_max_tokens);
+        let first_seed = params.sampling.seed().unwrap_or_else(rand::random);
+        let id = format!("{}{:032x}", kind.id_prefix(), rand::random::<u128>());
+        let mut requests = Vec::with_capacity(prompts.len() * params.n as usize);
+        for (ids, _) in &prompts {
+            for choice in 0..u64::from(params.n) {
+                let seed = first_seed.wrapping_add(choice);
+                requests.push(GenerateRequest {
+                    id: id.clone(),
+                    prompt: ids.clone(),
+                    max_tokens,
+                    min_tokens: params.min_tokens,
+                    sampling: SamplingParams { seed, ..sampling.clone() },
+                    stop: params.stop.clone(),
+                    stop_tokens: params.stop_token_ids.clone(),
+                    ignore_eos: params.ignore_eos,
+                    continues_prompt: kind == Kind::Text,
+                    logprobs: logprobs.map(|n_top| LogprobsRequest { n_top }),
+                    deadline,
+                });
+            }
+        }
+        let info = |(ids, echo): Tokens| PromptInfo {
+            n_tokens: ids.len(),
+            echo,
+            ids: params.return_token_ids.then(|| ids.into()),
+        };
+        let form = Form {
+            kind,
+            id,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            model: params.model,
+            prompts: prompts.into_iter().map(info).collect(),
+            n: params.n as usize,
+            stop: params.stop,
+            logprobs: logprobs.is_some(),
+            return_token_ids: params.return_token_ids,
+            include_usage: params.include_usage,
+            resident,
+        };
+        Ok(Job { form, requests })
+    }
+
+    /// What depends on the model and concerns all prompts: the engine would say it too, but only when a prompt's turn
+    /// comes.
+    fn check(&self, prompts: &[Tokens]) -> Result<(), ApiError> {
+        let capabilities = self.resident.model.capabilities();
+        let (n, most) = (self.params.n, capabilities.max_sequences);
+        if n > most {
+            let message =
+                format!("`n` must be at most {most}, the sequences that model runs at once; got {n}");
+            return Err(ApiError::invalid("n", message));
+        }
+        let vocab_size = self.resident.assets.tokenizer.vocab_size();
+        let known = |ids: &[TokenId]| ids.iter().copied().find(|id| *id >= vocab_size);
+        if let Some(id) = known(&self.params.stop_token_ids) {
+            let message =
+                format!("`stop_token_ids` names token {id}, and the vocabulary ends at {vocab_size}");
+            return Err(ApiError::invalid("stop_token_ids", message));
+        }
+        let context_length = capabilities.context_length.min(capabilities.kv_tokens) as usize;
+        let field = self.kind.prompt_field();
+        for (index, (ids, _)) in prompts.iter().enumerate() {
+            let at = if prompts.len() > 1 { format!("{field}[{index}]") } else { field.to_owned() };
+            if ids.is_empty() {
+                return Err(ApiError::invalid(at.clone(), format!("`{at}` has no tokens")));
+            }
+            if let Some(id) = known(ids) {
+                let message = format!("`{at}` has token id {id}, and the vocabulary ends at {vocab_size}");
+                return Err(ApiError::invalid(at, message));
+            }
+            let n_prompt_tokens = ids.len();
+            if n_prompt_tokens >= context_length {
+                let refusal =
+                    duet_core::BackendError::ContextLengthExceeded { n_prompt_tokens, context_length };
+                return Err(ApiError { param: Some(at), ..ApiError::from(refusal) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sampling(params: &Params, resident: &Resident) -> Result<SamplingParams, ApiError> {
+    let tokenizer = resident.assets.tokenizer.as_ref();
+    let breakers = breaker_tokens(tokenizer, &params.sampling.dry_breakers()?)?;
+    let model = &resident.described.info.generation_defaults;
+    params.sampling.resolve(&resident.config.sampling, model, breakers, tokenizer.vocab_size())
+}
+
+/// Every token whose text contains one of the breakers.
+fn breaker_tokens(tokenizer: &dyn Tokenizer, breakers: &[&str]) -> Result<Vec<TokenId>, ApiError> {
+    if breakers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = vec![false; breakers.len()];
+    let mut breaks = |id: &TokenId| {
+        let Some(bytes) = tokenizer.token_bytes(*id) else { return false };
+        let mut any = false;
+        for (found, breaker) in found.iter_mut().zip(breakers) {
+            if bytes.windows(breaker.len()).any(|part| part == breaker.as_bytes()) {
+                (*found, any) = (true, true);
+            }
+        }
+        any
+    };
+    let ids: Vec<TokenId> = (0..tokenizer.vocab_size()).filter(&mut breaks).collect();
+    match found.iter().position(|found| !found) {
+        Some(index) => {
+            let path = format!("dry_sequence_breakers[{index}]");
+            Err(ApiError::param(ErrorCode::InvalidValue, path, "no token of this model contains that text"))
+        }
+        None => Ok(ids),
+    }
+}

@@ -1,0 +1,169 @@
+//! The body of a streamed answer.
+//!
+//! Dropping it (the client left, the connection broke) drops the choices and so frees their sequences.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Bytes, HttpBody};
+use bytes::BytesMut;
+use http_body::Frame;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::drain::Active;
+use crate::error::ApiError;
+use crate::generate::choices::{ChoiceEvent, Choices};
+use crate::generate::chunks::ChunkWriter;
+use crate::generate::job::Form;
+use crate::record::Record;
+
+/// Silence after which a comment is sent: proxies and clients give up on quiet connections.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const COMMENT: &[u8] = b": keep-alive\n\n";
+/// Events are gathered into one frame up to this size while more are there.
+const FRAME_BYTES: usize = 16 << 10;
+
+/// An answer whose first event is there.
+pub(crate) struct Started {
+    pub(crate) form: Arc<Form>,
+    pub(crate) choices: Choices,
+    pub(crate) first: ChoiceEvent,
+}
+
+/// Everything before the first event: loading, templating, queueing, prefill.
+pub(crate) type Starting = Pin<Box<dyn Future<Output = Result<Started, ApiError>> + Send>>;
+
+#[expect(clippy::large_enum_variant, reason = "the body is boxed as a whole")]
+enum State {
+    Starting(Starting),
+    Running { choices: Choices, writer: ChunkWriter },
+    Ended,
+}
+
+/// Server-sent events of one answer.
+pub(crate) struct StreamBody {
+    state: State,
+    buffer: BytesMut,
+    keep_alive: Pin<Box<Sleep>>,
+    last_sent: Instant,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    record: Arc<Record>,
+    _active: Active,
+}
+
+impl StreamBody {
+    /// Of an answer that has begun.
+    pub(crate) fn begun(started: Started, record: Arc<Record>, active: Active) -> Self {
+        let mut body = Self::new(State::Ended, record, active);
+        body.begin(started);
+        body
+    }
+
+    /// Of an answer that is still being prepared.
+    pub(crate) fn waiting(starting: Starting, record: Arc<Record>, active: Active) -> Self {
+        Self::new(State::Starting(starting), record, active)
+    }
+
+    fn new(state: State, record: Arc<Record>, active: Active) -> Self {
+        let now = Instant::now();
+        record.streaming();
+        Self {
+            state,
+            buffer: BytesMut::new(),
+            keep_alive: Box::pin(tokio::time::sleep_until(now + KEEP_ALIVE)),
+            last_sent: now,
+            cut: Box::pin(active.cut()),
+            record,
+            _active: active,
+        }
+    }
+
+    fn begin(&mut self, started: Started) {
+        let Started { form, choices, first } = started;
+        self.record.prompt(&form.model, form.n_prompt_tokens());
+        let writer = ChunkWriter::new(form);
+        self.state = State::Running { choices, writer };
+        self.event(Some(first));
+    }
+
+    fn event(&mut self, event: Option<ChoiceEvent>) {
+        let State::Running { writer, .. } = &mut self.state else { return };
+        match event {
+            Some((index, Ok(event))) => writer.event(index, &event, &mut self.buffer),
+            Some((_, Err(error))) => self.fail(&ApiError::from(error)),
+            None => {
+                writer.end(&mut self.buffer);
+                writer.note_request();
+                self.record.finished(writer.tally());
+                self.state = State::Ended;
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        ChunkWriter::error(error, &mut self.buffer);
+        self.record.failed(error);
+        self.state = State::Ended;
+    }
+
+    /// Gathers what is there.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        while self.buffer.len() < FRAME_BYTES {
+            match &mut self.state {
+                State::Starting(starting) => match starting.as_mut().poll(cx) {
+                    Poll::Ready(Ok(started)) => self.begin(started),
+                    Poll::Ready(Err(error)) => self.fail(&error),
+                    Poll::Pending => return,
+                },
+                State::Running { choices, .. } => match choices.poll_next(cx) {
+                    Poll::Ready(event) => self.event(event),
+                    Poll::Pending => return,
+                },
+                State::Ended => return,
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.last_sent = Instant::now();
+        Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))))
+    }
+}
+
+impl HttpBody for StreamBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        this.gather(cx);
+        if !this.buffer.is_empty() {
+            return this.frame();
+        }
+        if matches!(this.state, State::Ended) {
+            return Poll::Ready(None);
+        }
+        if this.cut.as_mut().poll(cx).is_ready() {
+            this.fail(&ApiError::shutting_down());
+            return this.frame();
+        }
+        // The timer is not moved at every token: when it rings, it looks how long the silence really was.
+        while this.keep_alive.as_mut().poll(cx).is_ready() {
+            let due = this.last_sent + KEEP_ALIVE;
+            if due <= Instant::now() {
+                this.buffer.extend_from_slice(COMMENT);
+                this.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                return this.frame();
+            }
+            this.keep_alive.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,151 @@
+//! An answer in one piece: the fold of the same events that a stream writes.
+
+use duet_core::event::{Finished, GenerationEvent, TokenEvent};
+use duet_core::text::TokenId;
+use serde::Serialize;
+
+use crate::error::{ApiError, ErrorCode};
+use crate::generate::choices::Choices;
+use crate::generate::job::{Form, Kind};
+use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
+use crate::wire::openai::response::{
+    Answer, AssistantMessage, ChatChoice, StopReason, Tally, TextChoice, finish_reason,
+};
+
+/// A choice as it grows.
+struct Growing<'a> {
+    text: String,
+    n_chars: usize,
+    chat_logprobs: Vec<ChatToken<'a>>,
+    text_logprobs: TextLogprobs<'a>,
+    ids: Vec<TokenId>,
+    end: Option<End>,
+}
+
+impl<'a> Growing<'a> {
+    fn token(&mut self, form: &'a Form, token: TokenEvent) {
+        if let Some(logprobs) = &token.logprobs {
+            match form.kind {
+                Kind::Chat => self.chat_logprobs.push(ChatToken::new(form.tokenizer(), token.id, logprobs)),
+                Kind::Text => self.text_logprobs.push(form.tokenizer(), token.id, logprobs, self.n_chars),
+            }
+            self.n_chars += token.text.chars().count();
+        }
+        self.text.push_str(&token.text);
+        if form.return_token_ids {
+            self.ids.push(token.id);
+        }
+    }
+
+    fn end(&mut self, form: &Form, finished: &Finished) {
+        self.text.push_str(&finished.text);
+        self.end = Some((finish_reason(&finished.reason), StopReason::new(&finished.reason, &form.stop)));
+    }
+}
+
+/// Waits for all choices and gives the body and the counts.
+///
+/// # Errors
+/// The first choice's failure; the others are cancelled then.
+///
+/// # Cancel safety
+/// Dropping it cancels all choices.
+pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>, Tally), ApiError> {
+    let new = |index| Growing {
+        text: form.prompt_of(index).echo.as_deref().unwrap_or_default().to_owned(),
+        n_chars: 0,
+        chat_logprobs: Vec::new(),
+        text_logprobs: TextLogprobs::new(),
+        ids: Vec::new(),
+        end: None,
+    };
+    let mut growing: Vec<Growing<'_>> = (0..form.n_choices()).map(new).collect();
+    let mut tally = Tally::default();
+    while let Some((index, event)) = choices.next().await {
+        match event? {
+            GenerationEvent::Token(token) => growing[index].token(form, token),
+            GenerationEvent::Finished(finished) => {
+                growing[index].end(form, &finished);
+                tally.add(&finished, form.is_first_of_prompt(index));
+            }
+        }
+    }
+    let body = match form.kind {
+        Kind::Chat => {
+            body(form, &tally, each(growing, |index, growing, end| chat(form, index, growing, end))?)
+        }
+        Kind::Text => {
+            body(form, &tally, each(growing, |index, growing, end| text(form, index, growing, end))?)
+        }
+    };
+    Ok((body, tally))
+}
+
+type End = (&'static str, Option<StopReason>);
+
+/// The choices in order. One without an end cannot be (every stream has a terminal item), and none is invented here.
+fn each<'a, C>(
+    growing: Vec<Growing<'a>>,
+    choice: impl Fn(usize, Growing<'a>, End) -> C,
+) -> Result<Vec<C>, ApiError> {
+    let one = |(index, mut growing): (usize, Growing<'a>)| match growing.end.take() {
+        Some(end) => Ok(choice(index, growing, end)),
+        None => Err(ApiError::new(ErrorCode::EngineCrashed, "the engine stopped")),
+    };
+    growing.into_iter().enumerate().map(one).collect()
+}
+
+fn chat<'a>(
+    form: &Form,
+    index: usize,
+    growing: Growing<'a>,
+    (finish_reason, stop_reason): End,
+) -> ChatChoice<'a> {
+    ChatChoice {
+        index,
+        message: AssistantMessage { role: "assistant", content: growing.text, refusal: None },
+        logprobs: form.logprobs.then_some(ChatLogprobs { content: growing.chat_logprobs, refusal: None }),
+        finish_reason,
+        stop_reason,
+        token_ids: form.return_token_ids.then_some(growing.ids),
+    }
+}
+
+fn text<'a>(
+    form: &'a Form,
+    index: usize,
+    growing: Growing<'a>,
+    (finish_reason, stop_reason): End,
+) -> TextChoice<'a> {
+    TextChoice {
+        index,
+        text: growing.text,
+        logprobs: form.logprobs.then_some(growing.text_logprobs),
+        finish_reason,
+        stop_reason,
+        prompt_token_ids: form.prompt_of(index).ids.as_deref(),
+        token_ids: form.return_token_ids.then_some(growing.ids),
+    }
+}
+
+fn body<C: Serialize>(form: &Form, tally: &Tally, choices: Vec<C>) -> Vec<u8> {
+    let answer = Answer {
+        id: &form.id,
+        object: match form.kind {
+            Kind::Chat => "chat.completion",
+            Kind::Text => "text_completion",
+        },
+        created: form.created,
+        model: &form.model,
+        system_fingerprint: &form.resident.fingerprint,
+        choices,
+        usage: tally.usage(),
+        timings: tally.timings(&form.resident),
+        prompt_token_ids: match form.kind {
+            Kind::Chat => form.prompts.first().and_then(|prompt| prompt.ids.as_deref()),
+            Kind::Text => None,
+        },
+    };
+    // Strings and finite numbers only: cannot fail.
+    serde_json::to_vec(&answer).unwrap_or_default()
+}

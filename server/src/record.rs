@@ -1,0 +1,118 @@
+//! What is noted of a request while it runs, and its line in the log when it is over.
+//!
+//! The line is written when the last holder lets go: the handler, or the body of a streamed answer. A request that was
+//! let go before it had an outcome is one whose client left: 499 in the log, nothing sent. Texts of prompts and answers
+//! are never noted.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use axum::http::{Method, StatusCode};
+
+use crate::error::ApiError;
+use crate::wire::openai::response::Tally;
+
+/// Client gone: nginx's number for it.
+const CLIENT_GONE: u16 = 499;
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Given by the client or made here; in the answer's `x-request-id`.
+    pub(crate) id: String,
+    pub(crate) started: Instant,
+    method: Method,
+    path: String,
+    span: tracing::Span,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    model: Option<String>,
+    status: Option<StatusCode>,
+    code: Option<&'static str>,
+    diagnostic: Option<String>,
+    /// A body that goes on after the handler has returned.
+    streaming: bool,
+    ended: bool,
+    n_prompt_tokens: usize,
+    n_completion_tokens: u32,
+    queue_ms: f64,
+    ttft_ms: f64,
+}
+
+impl Record {
+    pub(crate) fn new(id: String, method: Method, path: String) -> Self {
+        let span = tracing::info_span!("request", id, %method, path);
+        Self { id, started: Instant::now(), method, path, span, noted: Mutex::default() }
+    }
+
+    pub(crate) fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The prompt is known.
+    pub(crate) fn prompt(&self, model: &str, n_prompt_tokens: usize) {
+        let mut noted = self.noted();
+        noted.model = Some(model.to_owned());
+        noted.n_prompt_tokens = n_prompt_tokens;
+    }
+
+    /// The answer is streamed.
+    pub(crate) fn streaming(&self) {
+        self.noted().streaming = true;
+    }
+
+    /// All choices have ended.
+    pub(crate) fn finished(&self, tally: &Tally) {
+        let mut noted = self.noted();
+        noted.ended = true;
+        noted.n_completion_tokens = tally.usage().completion_tokens;
+        noted.queue_ms = tally.queue_ms();
+        noted.ttft_ms = tally.ttft_ms();
+    }
+
+    /// The answer is, or ends in, an error.
+    pub(crate) fn failed(&self, error: &ApiError) {
+        let mut noted = self.noted();
+        noted.ended = true;
+        noted.code = Some(error.code.as_str());
+        noted.diagnostic = error.diagnostic.as_deref().map(str::to_owned);
+    }
+
+    /// The handler has an answer with this status.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.noted().status = Some(status);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let _in_span = self.span.enter();
+        let ms = self.started.elapsed().as_secs_f64() * 1e3;
+        let noted = self.noted.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let gone = noted.status.is_none() || (noted.streaming && !noted.ended);
+        let status =
+            if gone { CLIENT_GONE } else { noted.status.map_or(CLIENT_GONE, |status| status.as_u16()) };
+        let Noted {
+            model, code, diagnostic, n_prompt_tokens, n_completion_tokens, queue_ms, ttft_ms, ..
+        } = noted;
+        let (method, path) = (&self.method, &self.path);
+        match (&model, &code) {
+            (Some(model), None) => tracing::info!(
+                id = self.id, %method, path, status, model, n_prompt_tokens, n_completion_tokens, queue_ms, ttft_ms, ms,
+                "answered"
+            ),
+            (_, Some(code)) if diagnostic.is_some() => {
+                tracing::error!(id = self.id, %method, path, status, code, diagnostic, ms, "failed");
+            }
+            (_, Some(code)) => tracing::info!(id = self.id, %method, path, status, code, ms, "refused"),
+            (None, None) => tracing::debug!(id = self.id, %method, path, status, ms, "answered"),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `POST /v1/chat/completions` and `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use axum::{Extension, body::Bytes};
+
+use super::body;
+use crate::app::App;
+use crate::error::{ApiError, ErrorCode};
+use crate::generate::Call;
+use crate::generate::prepare::Work;
+use crate::record::Record;
+use crate::wire::fields::Fields;
+use crate::wire::openai::chat::ChatRequest;
+use crate::wire::openai::completion::CompletionRequest;
+
+const IGNORED: HeaderName = HeaderName::from_static("x-duet-ignored");
+/// Names beyond this many bytes are left out of the header: it has to pass proxies.
+const MOST_IGNORED_BYTES: usize = 1024;
+
+pub(crate) async fn chat(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Arc<Record>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    answer(app, record, request, |fields| ChatRequest::take(fields).map(Work::Chat)).await
+}
+
+pub(crate) async fn text(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Arc<Record>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    answer(app, record, request, |fields| CompletionRequest::take(fields).map(Work::Text)).await
+}
+
+async fn answer(
+    app: Arc<App>,
+    record: Arc<Record>,
+    request: Request,
+    take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
+) -> Result<Response, ApiError> {
+    let active = app.drain.admit()?;
+    let body = tokio::select! {
+        body = body::read(request, &app.http) => body?,
+        () = active.cut() => return Err(ApiError::shutting_down()),
+    };
+    let (work, ignored) = parse(&body, take)?;
+    if let (Some(first), true) = (ignored.first(), app.http.deny_unknown_fields) {
+        let message = format!("unknown parameter `{first}`");
+        return Err(ApiError::param(ErrorCode::UnknownParameter, first.clone(), message));
+    }
+    let entry = app.models.find(&work.params().model)?.clone();
+    let n_body_bytes = body.len();
+    drop(body);
+    let mut response = Call { app, record, entry, active, work, n_body_bytes }.answer().await?;
+    if !ignored.is_empty() {
+        response.headers_mut().insert(IGNORED, header(&ignored));
+    }
+    Ok(response)
+}
+
+fn parse(
+    body: &Bytes,
+    take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
+) -> Result<(Work, Vec<String>), ApiError> {
+    let mut fields = Fields::parse(body)?;
+    let work = take(&mut fields)?;
+    Ok((work, fields.left_over()))
+}
+
+/// The names in a header: what cannot stand in one becomes `?`.
+fn header(names: &[String]) -> HeaderValue {
+    let all = names.join(", ");
+    let visible = all.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' });
+    let visible: String = visible.take(MOST_IGNORED_BYTES).collect();
+    HeaderValue::from_str(&visible).unwrap_or(HeaderValue::from_static("?"))
+}

@@ -1,0 +1,15 @@
+//! The routes, by noun.
+
+mod body;
+pub(crate) mod completions;
+pub(crate) mod health;
+pub(crate) mod models;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// A body of our own making.
+fn json<T: Serialize>(value: T) -> Response {
+    Json(value).into_response()
+}

@@ -1,0 +1,191 @@
+//! A request body as a set of named fields, from which each parameter is taken once.
+//!
+//! What is left at the end was asked for by the client and read by nobody: it is reported, never dropped in silence.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, ErrorCode};
+
+/// The fields of a JSON object that have not been read yet.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    rest: Map<String, Value>,
+    ignored: Vec<String>,
+}
+
+impl Fields {
+    /// Parses a body. serde_json refuses nesting beyond 128 levels.
+    ///
+    /// # Errors
+    /// `invalid_json`, or `invalid_type` for JSON that is no object.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {error}"))
+        })?;
+        match value {
+            Value::Object(rest) => Ok(Self { rest, ignored: Vec::new() }),
+            other => {
+                let message = format!("the body must be a JSON object, not {}", kind(&other));
+                Err(ApiError::new(ErrorCode::InvalidType, message))
+            }
+        }
+    }
+
+    /// Takes a field out; `None` if it is absent or null.
+    ///
+    /// # Errors
+    /// `invalid_type`, `invalid_value` or `missing_parameter` (of something inside), with the JSON path.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.rest.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => typed(name, value).map(Some),
+        }
+    }
+
+    /// As [`Fields::take`], for a field that has to be there.
+    ///
+    /// # Errors
+    /// As [`Fields::take`], and `missing_parameter`.
+    pub(crate) fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
+        self.take(name)?.ok_or_else(|| {
+            ApiError::param(ErrorCode::MissingParameter, name, format!("missing required parameter `{name}`"))
+        })
+    }
+
+    /// Takes out fields that have no effect by their definition.
+    pub(crate) fn without_effect(&mut self, names: &[&str]) {
+        for name in names {
+            self.rest.remove(*name);
+        }
+    }
+
+    /// Refuses a field by name unless it is absent, null or a value that asks for nothing.
+    ///
+    /// # Errors
+    /// `unsupported_parameter`.
+    pub(crate) fn refuse(
+        &mut self,
+        name: &str,
+        asks_nothing: impl Fn(&Value) -> bool,
+        why: &str,
+    ) -> Result<(), ApiError> {
+        match self.rest.remove(name) {
+            None | Some(Value::Null) => Ok(()),
+            Some(value) if asks_nothing(&value) => Ok(()),
+            Some(_) => Err(ApiError::unsupported(name, format!("`{name}` is not supported: {why}"))),
+        }
+    }
+
+    /// Notes a nested field that nobody reads.
+    pub(crate) fn ignore(&mut self, path: String) {
+        self.ignored.push(path);
+    }
+
+    /// The names of everything that was not read, in alphabetical order.
+    pub(crate) fn left_over(self) -> Vec<String> {
+        let mut names = self.ignored;
+        names.extend(self.rest.into_iter().map(|(name, _)| name));
+        names.sort_unstable();
+        names
+    }
+}
+
+/// Deserialises one field; errors carry the path inside of it.
+fn typed<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        let path = match inner.as_str() {
+            "." => name.to_owned(),
+            index if index.starts_with('[') => format!("{name}{index}"),
+            field => format!("{name}.{field}"),
+        };
+        let text = error.into_inner().to_string();
+        let code = if text.starts_with("missing field") {
+            ErrorCode::MissingParameter
+        } else if text.starts_with("invalid type") {
+            ErrorCode::InvalidType
+        } else {
+            ErrorCode::InvalidValue
+        };
+        let message = format!("`{path}`: {text}");
+        ApiError::param(code, path, message)
+    })
+}
+
+/// The word for a JSON value's type.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(body: &str) -> Fields {
+        Fields::parse(body.as_bytes()).unwrap()
+    }
+
+    #[track_caller]
+    fn check_refused(body: &str, code: ErrorCode) {
+        assert_eq!(Fields::parse(body.as_bytes()).unwrap_err().code, code, "{body}");
+    }
+
+    #[test]
+    fn bodies_that_are_no_objects() {
+        for body in ["", " ", "{", "{]", "{'a':1}", "{\"a\":1,}", "nul", "\u{feff}{}", "{\"a\":NaN}", "{} {}"]
+        {
+            check_refused(body, ErrorCode::InvalidJson);
+        }
+        check_refused(&"[".repeat(100_000), ErrorCode::InvalidJson);
+        check_refused(&format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200)), ErrorCode::InvalidJson);
+        for body in ["[]", "1", "\"text\"", "null", "true"] {
+            check_refused(body, ErrorCode::InvalidType);
+        }
+        assert_eq!(Fields::parse(b"{\"a\":\"\xff\"}").unwrap_err().code, ErrorCode::InvalidJson);
+    }
+
+    #[track_caller]
+    fn check_typed<T: DeserializeOwned + std::fmt::Debug>(value: &str, code: ErrorCode, path: &str) {
+        let error = fields(&format!("{{\"a\":{value}}}")).take::<T>("a").unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), (code, Some(path)), "{value}");
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        check_typed::<u32>("\"1\"", ErrorCode::InvalidType, "a");
+        check_typed::<u32>("1.5", ErrorCode::InvalidType, "a");
+        check_typed::<u32>("-1", ErrorCode::InvalidValue, "a");
+        check_typed::<u32>("5000000000", ErrorCode::InvalidValue, "a");
+        check_typed::<Vec<u32>>("[1,2,\"3\"]", ErrorCode::InvalidType, "a[2]");
+        check_typed::<std::collections::BTreeMap<String, Vec<bool>>>(
+            "{\"x\":[true,0]}",
+            ErrorCode::InvalidType,
+            "a.x[1]",
+        );
+    }
+
+    #[test]
+    fn null_is_the_default_and_what_nobody_reads_is_left_over() {
+        let mut fields = fields(r#"{"z":1,"a":null,"b":2,"c":[]}"#);
+        assert_eq!(fields.take::<u32>("a").unwrap(), None);
+        assert_eq!(fields.take::<u32>("b").unwrap(), Some(2));
+        assert_eq!(fields.need::<u32>("a").unwrap_err().code, ErrorCode::MissingParameter);
+        fields.refuse("c", |value| value.as_array().is_some_and(Vec::is_empty), "").unwrap();
+        fields.ignore("messages[].name".into());
+        assert_eq!(fields.left_over(), ["messages[].name", "z"]);
+    }
+
+    #[test]
+    fn a_refused_field_is_named() {
+        let error = fields(r#"{"audio":{}}"#).refuse("audio", |_| false, "text only").unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), (ErrorCode::UnsupportedParameter, Some("audio")));
+    }
+}

@@ -1,0 +1,4 @@
+//! Wire formats: what clients send and read, field by field. Nothing here knows an engine.
+
+pub(crate) mod fields;
+pub(crate) mod openai;

@@ -1,0 +1,79 @@
+//! The body of `POST /v1/chat/completions`.
+
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+use crate::wire::fields::Fields;
+use crate::wire::openai::message::{Message, take_messages};
+use crate::wire::openai::params::Params;
+
+/// Most alternatives per token.
+pub(crate) const MOST_TOP_LOGPROBS: u32 = 20;
+
+/// A chat request, checked as far as it can be without a model.
+#[derive(Debug)]
+pub(crate) struct ChatRequest {
+    pub(crate) params: Params,
+    pub(crate) messages: Vec<Message>,
+    /// Alternatives per token, if logprobs are wanted.
+    pub(crate) logprobs: Option<u32>,
+    pub(crate) template: TemplateOptions,
+}
+
+/// What the request says to the chat template.
+#[derive(Debug)]
+pub(crate) struct TemplateOptions {
+    pub(crate) kwargs: Map<String, Value>,
+    /// Given by its own name and not inside of `chat_template_kwargs`.
+    pub(crate) enable_thinking: Option<bool>,
+    pub(crate) reasoning_effort: Option<String>,
+    pub(crate) add_generation_prompt: bool,
+    pub(crate) continue_final_message: bool,
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// As the contract's table.
+    pub(crate) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let params = Params::take(fields)?;
+        Ok(Self {
+            params,
+            messages: take_messages(fields)?,
+            logprobs: logprobs(fields)?,
+            template: template(fields)?,
+        })
+    }
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted: bool = fields.take("logprobs")?.unwrap_or(false);
+    let n_top = fields.take::<u32>("top_logprobs")?;
+    match n_top {
+        Some(n) if n > MOST_TOP_LOGPROBS => {
+            let message = format!("`top_logprobs` must be between 0 and {MOST_TOP_LOGPROBS}, got {n}");
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+        Some(n) if n > 0 && !wanted => {
+            Err(ApiError::invalid("top_logprobs", "`top_logprobs` is only allowed when `logprobs` is true"))
+        }
+        n => Ok(wanted.then_some(n.unwrap_or(0))),
+    }
+}
+
+fn template(fields: &mut Fields) -> Result<TemplateOptions, ApiError> {
+    let continue_final_message = fields.take("continue_final_message")?.unwrap_or(false);
+    let add_generation_prompt = fields.take("add_generation_prompt")?.unwrap_or(!continue_final_message);
+    if continue_final_message && add_generation_prompt {
+        let message = "`continue_final_message` and `add_generation_prompt` exclude each other";
+        return Err(ApiError::invalid("continue_final_message", message));
+    }
+    Ok(TemplateOptions {
+        kwargs: fields.take("chat_template_kwargs")?.unwrap_or_default(),
+        enable_thinking: fields.take("enable_thinking")?,
+        reasoning_effort: fields.take("reasoning_effort")?,
+        add_generation_prompt,
+        continue_final_message,
+    })
+}

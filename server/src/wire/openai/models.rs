@@ -1,0 +1,163 @@
+//! The model object. Clients look for the context window under different names, so all of them are there.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::models::{Described, ModelEntry, Phase};
+
+/// One model of `GET /v1/models`.
+#[derive(Serialize)]
+pub(crate) struct ModelObject {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    aliases: Vec<String>,
+    /// "inspecting", "unloaded", "loading", "ready", "crashed", "failed".
+    state: &'static str,
+    engine: Option<&'static str>,
+    /// Why this engine.
+    engine_reason: Option<String>,
+    format: Option<&'static str>,
+    architecture: Option<String>,
+    quantization: Option<String>,
+    context_length: Option<u32>,
+    max_model_len: Option<u32>,
+    max_context_length: Option<u32>,
+    max_output_tokens: Option<u32>,
+    limit: Limit,
+    meta: Option<Meta>,
+    capabilities: Capabilities,
+    /// How the context and the cache were chosen.
+    plan: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_progress: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ApiError>,
+}
+
+/// As models.dev has it.
+#[derive(Serialize)]
+struct Limit {
+    context: Option<u32>,
+    output: Option<u32>,
+}
+
+/// As llama.cpp has it.
+#[derive(Serialize)]
+struct Meta {
+    n_ctx: u32,
+    n_ctx_train: u32,
+    context_length: u32,
+    n_vocab: u32,
+    n_embd: u32,
+    n_params: u64,
+    size: u64,
+}
+
+/// What the model can do here, on either engine.
+#[derive(Serialize)]
+struct Capabilities {
+    chat: bool,
+    completions: bool,
+    streaming: bool,
+    logprobs: bool,
+    tools: bool,
+    structured_output: bool,
+    vision: bool,
+    embeddings: bool,
+    /// Requests that run at once, and what they share.
+    max_sequences: Option<u32>,
+    kv_tokens: Option<u32>,
+}
+
+impl ModelObject {
+    /// From memory: no engine is asked, nothing is waited for.
+    pub(crate) fn new(entry: &ModelEntry, created: u64) -> Self {
+        let phase = entry.phase();
+        let described = phase.described();
+        let context = context(&phase);
+        Self {
+            id: entry.config.name.clone(),
+            object: "model",
+            created,
+            owned_by: "duet",
+            aliases: entry.config.aliases.clone(),
+            state: phase.name(),
+            engine: described.map(|described| described.engine),
+            engine_reason: described.map(|described| described.selection.reason.clone()),
+            format: described.map(|described| described.info.format.as_str()),
+            architecture: described.map(|described| described.info.architecture.clone()),
+            quantization: described.map(|described| described.info.quantization.clone()),
+            context_length: context,
+            max_model_len: context,
+            max_context_length: context,
+            max_output_tokens: context,
+            limit: Limit { context, output: context },
+            meta: described.zip(context).map(|(described, context)| meta(described, context)),
+            capabilities: capabilities(&phase),
+            plan: described.map(|described| described.plan.reason.clone()),
+            load_progress: match &phase {
+                Phase::Loading(loading) => Some(loading.progress.load(Ordering::Relaxed) as f32 / 1000.0),
+                _ => None,
+            },
+            error: match &phase {
+                Phase::Failed(_, error) => Some(error.as_ref().clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The loaded context, else what a load would give.
+fn context(phase: &Phase) -> Option<u32> {
+    match phase {
+        Phase::Ready(resident) => {
+            let capabilities = resident.model.capabilities();
+            Some(capabilities.context_length.min(capabilities.kv_tokens))
+        }
+        other => other.described().map(|described| described.plan.context),
+    }
+}
+
+fn meta(described: &Described, context: u32) -> Meta {
+    let info = &described.info;
+    Meta {
+        n_ctx: context,
+        n_ctx_train: info.context_length,
+        context_length: context,
+        n_vocab: info.vocab_size,
+        n_embd: info.hidden_size,
+        n_params: info.n_params,
+        size: info.weight_bytes,
+    }
+}
+
+fn capabilities(phase: &Phase) -> Capabilities {
+    let described = phase.described();
+    let chat = match phase {
+        Phase::Ready(resident) => resident.assets.template.is_ok(),
+        other => other.described().is_some_and(|described| described.info.chat_template.is_some()),
+    };
+    let (max_sequences, kv_tokens) = match phase {
+        Phase::Ready(resident) => {
+            let capabilities = resident.model.capabilities();
+            (Some(capabilities.max_sequences), Some(capabilities.kv_tokens))
+        }
+        _ => (described.map(|d| d.plan.parallel), described.map(|d| d.plan.kv_tokens)),
+    };
+    Capabilities {
+        chat,
+        completions: true,
+        streaming: true,
+        logprobs: true,
+        tools: false,
+        structured_output: false,
+        vision: false,
+        embeddings: false,
+        max_sequences,
+        kv_tokens,
+    }
+}

@@ -1,0 +1,205 @@
+//! Answers: the parts that streams and whole bodies share, and the whole bodies.
+
+use duet_core::event::{FinishReason, Finished, StopCause};
+use duet_core::text::TokenId;
+use serde::Serialize;
+
+use crate::models::Resident;
+use crate::wire::openai::logprobs::{ChatLogprobs, TextLogprobs};
+
+/// `usage`.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) prompt_tokens: u32,
+    pub(crate) completion_tokens: u32,
+    pub(crate) total_tokens: u32,
+    pub(crate) prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct PromptTokensDetails {
+    pub(crate) cached_tokens: u32,
+}
+
+/// `timings`: llama.cpp's names, and where the time before the first token went.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Timings<'a> {
+    /// Prompt tokens that were evaluated (not found in the cache), over all choices.
+    prompt_n: u32,
+    prompt_ms: f64,
+    prompt_per_token_ms: f64,
+    prompt_per_second: f64,
+    /// Generated tokens over all choices.
+    predicted_n: u32,
+    /// First token to last token, of the choice that took longest.
+    predicted_ms: f64,
+    predicted_per_token_ms: f64,
+    predicted_per_second: f64,
+    cache_n: u32,
+    queue_ms: f64,
+    ttft_ms: f64,
+    engine: &'a str,
+    engine_version: &'a str,
+    quantization: &'a str,
+    kv_type: &'a str,
+    batch_width: u32,
+}
+
+/// Adds up the choices of an answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    usage: Usage,
+    n_evaluated: u32,
+    n_cached: u32,
+    n_intervals: u32,
+    queue_ms: f64,
+    prompt_ms: f64,
+    predicted_ms: f64,
+    ttft_ms: Option<f64>,
+    batch_width: u32,
+}
+
+impl Tally {
+    /// A choice has ended. `new_prompt`: it is the first of its prompt, whose tokens count once for all its choices.
+    pub(crate) fn add(&mut self, finished: &Finished, new_prompt: bool) {
+        let (usage, timings) = (&finished.usage, &finished.timings);
+        if new_prompt {
+            self.usage.prompt_tokens += usage.n_prompt_tokens;
+            self.usage.prompt_tokens_details.cached_tokens += usage.n_cached_tokens;
+        }
+        self.usage.completion_tokens += usage.n_completion_tokens;
+        self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens;
+        self.n_evaluated += usage.n_prompt_tokens.saturating_sub(usage.n_cached_tokens);
+        self.n_cached += usage.n_cached_tokens;
+        self.n_intervals += usage.n_completion_tokens.saturating_sub(1);
+        // Choices run beside each other: the longest, not the sum.
+        self.queue_ms = self.queue_ms.max(ms(timings.queue));
+        self.prompt_ms = self.prompt_ms.max(ms(timings.prefill));
+        self.predicted_ms = self.predicted_ms.max(ms(timings.decode));
+        let ttft = ms(timings.time_to_first_token);
+        self.ttft_ms = Some(self.ttft_ms.map_or(ttft, |other| other.min(ttft)));
+        self.batch_width = self.batch_width.max(timings.batch_width);
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// How long the longest choice held its sequence.
+    pub(crate) fn busy(&self) -> std::time::Duration {
+        std::time::Duration::from_secs_f64((self.prompt_ms + self.predicted_ms) / 1e3)
+    }
+
+    pub(crate) fn ttft_ms(&self) -> f64 {
+        self.ttft_ms.unwrap_or_default()
+    }
+
+    pub(crate) fn queue_ms(&self) -> f64 {
+        self.queue_ms
+    }
+
+    pub(crate) fn timings<'a>(&self, resident: &'a Resident) -> Timings<'a> {
+        let info = resident.model.info();
+        Timings {
+            prompt_n: self.n_evaluated,
+            prompt_ms: self.prompt_ms,
+            prompt_per_token_ms: ratio(self.prompt_ms, self.n_evaluated.into()),
+            prompt_per_second: ratio(f64::from(self.n_evaluated) * 1e3, self.prompt_ms),
+            predicted_n: self.usage.completion_tokens,
+            predicted_ms: self.predicted_ms,
+            predicted_per_token_ms: ratio(self.predicted_ms, self.n_intervals.into()),
+            predicted_per_second: ratio(f64::from(self.n_intervals) * 1e3, self.predicted_ms),
+            cache_n: self.n_cached,
+            queue_ms: self.queue_ms,
+            ttft_ms: self.ttft_ms(),
+            engine: info.backend,
+            engine_version: &info.backend_version,
+            quantization: &resident.described.info.quantization,
+            kv_type: &info.kv_type,
+            batch_width: self.batch_width,
+        }
+    }
+}
+
+fn ms(duration: std::time::Duration) -> f64 {
+    // Whole microseconds: more digits mean nothing.
+    duration.as_micros() as f64 / 1e3
+}
+
+fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { (a / b * 1e3).round() / 1e3 } else { 0.0 }
+}
+
+/// OpenAI's word for an end.
+pub(crate) fn finish_reason(reason: &FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop(_) => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+/// What exactly stopped a choice: one of the request's stop strings, or a stop token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum StopReason {
+    Text(String),
+    Token(TokenId),
+}
+
+impl StopReason {
+    pub(crate) fn new(reason: &FinishReason, stop: &[String]) -> Option<Self> {
+        match reason {
+            FinishReason::Stop(StopCause::StopString(index)) => stop.get(*index).cloned().map(Self::Text),
+            FinishReason::Stop(StopCause::StopToken(id)) => Some(Self::Token(*id)),
+            FinishReason::Stop(StopCause::EndOfGeneration(_)) | FinishReason::Length => None,
+        }
+    }
+}
+
+/// A whole answer of either route.
+#[derive(Serialize)]
+pub(crate) struct Answer<'a, C> {
+    pub(crate) id: &'a str,
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) model: &'a str,
+    pub(crate) system_fingerprint: &'a str,
+    pub(crate) choices: Vec<C>,
+    pub(crate) usage: Usage,
+    pub(crate) timings: Timings<'a>,
+    /// vLLM's place for them in chat answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ChatChoice<'a> {
+    pub(crate) index: usize,
+    pub(crate) message: AssistantMessage,
+    pub(crate) logprobs: Option<ChatLogprobs<'a>>,
+    pub(crate) finish_reason: &'static str,
+    pub(crate) stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct AssistantMessage {
+    pub(crate) role: &'static str,
+    pub(crate) content: String,
+    pub(crate) refusal: Option<()>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct TextChoice<'a> {
+    pub(crate) index: usize,
+    pub(crate) text: String,
+    pub(crate) logprobs: Option<TextLogprobs<'a>>,
+    pub(crate) finish_reason: &'static str,
+    pub(crate) stop_reason: Option<StopReason>,
+    /// vLLM's place for them in completions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
+}

@@ -1,0 +1,7 @@
+//! The server over a fake engine. One binary: each further one would be linked again.
+
+mod errors;
+mod loading;
+mod streams;
+mod support;
+mod transcripts;
