@@ -233,8 +233,10 @@ const KEYS: [&str; 19] = [
     "nextn_predict_layers",
 ];
 
+/// So many cases, or as many as the environment's PROPTEST_CASES says, for a longer hunt.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(cases), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn inspect_bytes(bytes: &[u8]) {
@@ -398,7 +400,7 @@ fn sparse_giants() {
 }
 
 proptest! {
-    #![proptest_config(config(1500))]
+    #![proptest_config(config(1000))]
 
     #[test]
     fn gguf_bytes_changed(
@@ -451,7 +453,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(500))]
+    #![proptest_config(config(300))]
 
     #[test]
     fn mlx_config_nodes_replaced(

@@ -121,6 +121,14 @@ impl Keys<'_> {
         values.collect::<Option<Vec<u32>>>().map(Some).ok_or_else(wrong)
     }
 
+    /// A flag per layer, from an array of at least `n` of them.
+    fn per_layer_flags(&self, name: &str, n: u32) -> Result<Vec<bool>, ModelFileError> {
+        let key = self.key(name);
+        let array = self.meta.array(&key)?;
+        let flags = array.filter(|array| array.len() >= n as usize).and_then(|array| array.to_bools());
+        flags.ok_or_else(|| self.meta.malformed(format!("the key {key:?} is no array of {n} booleans")))
+    }
+
     /// The largest of a value per layer; a single integer is that.
     fn largest_u32(&self, name: &str) -> Result<Option<u32>, ModelFileError> {
         let key = self.key(name);
@@ -179,10 +187,7 @@ fn windows(keys: &Keys<'_>, n_layers: u32) -> Result<Vec<Option<u32>>, ModelFile
     }
     let family = windows::family_period(keys.architecture, n_layers);
     let is_windowed: Vec<bool> = match keys.meta.get(&keys.key(PATTERN)) {
-        Some(Value::Array(_)) => {
-            let flags = keys.per_layer_flags(PATTERN, n_layers)?;
-            flags.into_iter().take(n_layers as usize).collect()
-        }
+        Some(Value::Array(_)) => keys.per_layer_flags(PATTERN, n_layers)?,
         Some(_) => {
             let period = keys.u32(PATTERN)?.unwrap_or(1);
             let period = Period { period, full_first: family.is_some_and(|family| family.full_first) };
@@ -193,16 +198,8 @@ fn windows(keys: &Keys<'_>, n_layers: u32) -> Result<Vec<Option<u32>>, ModelFile
             None => return none,
         },
     };
-    Ok(is_windowed.into_iter().map(|windowed| windowed.then_some(window)).collect())
-}
-
-impl Keys<'_> {
-    fn per_layer_flags(&self, name: &str, n: u32) -> Result<Vec<bool>, ModelFileError> {
-        let key = self.key(name);
-        let array = self.meta.array(&key)?;
-        let flags = array.filter(|array| array.len() >= n as usize).and_then(|array| array.to_bools());
-        flags.ok_or_else(|| self.meta.malformed(format!("the key {key:?} is no array of {n} booleans")))
-    }
+    let windows = is_windowed.into_iter().take(n_layers as usize);
+    Ok(windows.map(|windowed| windowed.then_some(window)).collect())
 }
 
 /// What decides a layer's kind.

@@ -1,7 +1,8 @@
 //! Reading GGUF files: metadata, tensor table and, by mapping, the tensors' bytes.
 //!
-//! The header is read by bounded file reads; nothing is mapped until tensor data is asked for. Accepts what ggml's own
-//! reader accepts and refuses what it refuses, so that a header that opens here does not fail in llama.cpp for its form.
+//! The header is read by bounded file reads; nothing is mapped until tensor data is asked for. Refuses all that ggml's own
+//! reader refuses, so that a header that opens here does not fail in llama.cpp for its form; beyond that, names that are
+//! not UTF-8, files shorter than their tensors, and lengths above the limits stated beside each reader.
 //! Why not a crate: docs/decisions/model-headers.md.
 
 mod cursor;

@@ -35,7 +35,7 @@ pub fn compute_bytes(info: &ModelInfo, n_rows: u32, n_cells: u64) -> u64 {
         u64::from(info.vocab_size),
         u64::from(info.hidden_size) * 4,
         u64::from(info.intermediate_size) * 3,
-        attention * 4,
+        attention.saturating_mul(4),
     ];
     let per_row = per_row.into_iter().fold(0, u64::saturating_add).saturating_mul(4);
     let mask = n_cells.saturating_mul(2);

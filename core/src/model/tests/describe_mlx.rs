@@ -19,10 +19,6 @@ fn check(fields: Value, expected: &str) {
     check_line(family("llama", fields), expected);
 }
 
-fn pattern(info: &ModelInfo) -> String {
-    info.layers.iter().map(|layer| if layer.window.is_some() { 'w' } else { '.' }).collect()
-}
-
 fn with_file(name: &str, text: &str) -> Result<ModelInfo, ModelFileError> {
     let mut writer = MlxWriter::tiny("llama");
     writer.others.push((name.to_owned(), text.as_bytes().to_vec()));

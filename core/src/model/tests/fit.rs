@@ -195,6 +195,7 @@ fn absurd_models_are_answered() {
     let mut info = info_with(vec![layer(u32::MAX, u32::MAX, None); 3], u32::MAX);
     info.weight_bytes = u64::MAX;
     (info.vocab_size, info.hidden_size, info.intermediate_size) = (u32::MAX, u32::MAX, u32::MAX);
+    (info.n_heads, info.head_dim_k, info.head_dim_v) = (u32::MAX, u32::MAX, u32::MAX);
     refused(&info, 1 << 40, FitRequest::default());
     refused(&info, 1 << 40, ask(Some(u32::MAX), Some(u32::MAX), Some(u32::MAX)));
     info.context_length = 0;

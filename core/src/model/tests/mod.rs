@@ -3,6 +3,7 @@
 mod describe_gguf;
 mod describe_mlx;
 mod fit;
+mod gguf_windows;
 mod golden_kv;
 mod mlx_files;
 mod quant_config;
@@ -49,6 +50,19 @@ fn check_line<T: std::fmt::Debug>(result: Result<T, ModelFileError>, expected: &
     assert!(line.contains(expected), "{line:?} does not contain {expected:?}");
     assert!(line.starts_with(&error.path().display().to_string()), "{line:?} does not name its file first");
     assert!(!line.contains('\n') && line.len() < 600, "not one line: {line:?}");
+}
+
+/// The tiny model of this family with further keys, its layers' number among them.
+fn family(architecture: &str, n_layers: u32, edit: impl FnOnce(&mut GgufWriter)) -> ModelInfo {
+    let mut file = GgufWriter::tiny(architecture);
+    file.set(&format!("{architecture}.block_count"), n_layers);
+    edit(&mut file);
+    inspect_gguf(&file).expect("a good file")
+}
+
+/// Which layers have a window, as a string of 'w' and '.'.
+fn pattern(info: &ModelInfo) -> String {
+    info.layers.iter().map(|layer| if layer.window.is_some() { 'w' } else { '.' }).collect()
 }
 
 /// A description with these layers and hardly anything else.
