@@ -51,9 +51,10 @@ if stale cmake "$(command -v cmake || true)" "$(cat scripts/pins/cmake.txt)"; th
   done_with cmake
 fi
 
-# libclang reads the C headers of both engines. It finds the compiler's own headers (stddef.h) relative to where it lies:
-# in ../lib/clang/VERSION/include. The package has none, so that folder is a link to those of the C compiler.
-if stale libclang "$(uname -s)" "$(cc -print-file-name=include)" "$(cat scripts/pins/libclang.txt)"; then
+# libclang reads the C headers of both engines. Its package lacks the headers that come with a compiler and not with the C
+# library, so .tools/libclang/include leads to those of the C compiler; .cargo/config.toml names that folder in CPATH.
+headers=$("${CC:-cc}" -print-file-name=include)
+if stale libclang "with include" "$(uname -s)" "$headers" "$(cat scripts/pins/libclang.txt)"; then
   rm -rf .tools/libclang
   if [ "$(uname -s)" = Darwin ]; then
     say "libclang: Xcode's"
@@ -68,9 +69,9 @@ if stale libclang "$(uname -s)" "$(cc -print-file-name=include)" "$(cat scripts/
   else
     say "libclang: installing into .tools/"
     pip_install libclang --no-deps
-    mkdir -p .tools/libclang/lib/clang/18
+    mkdir -p .tools/libclang/lib
     ln -s ../clang/native/libclang.so .tools/libclang/lib/libclang.so
-    ln -s "$(cc -print-file-name=include)" .tools/libclang/lib/clang/18/include
+    ln -s "$headers" .tools/libclang/include
   fi
   done_with libclang
 fi
