@@ -2,6 +2,9 @@
 
 mod errors;
 mod loading;
+mod params;
+mod refusals;
+mod shutdown;
 mod streams;
 mod support;
 mod transcripts;
