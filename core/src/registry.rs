@@ -106,7 +106,8 @@ impl Registry {
             ModelFormat::MlxDirectory => ("mlx", "an MLX directory"),
         };
         let mut refusal = None;
-        let (first, rest): (Vec<_>, Vec<_>) = self.backends.iter().partition(|backend| backend.info().id == native);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            self.backends.iter().partition(|backend| backend.info().id == native);
         for backend in first.into_iter().chain(rest) {
             let id = backend.info().id;
             match backend.probe(model) {

@@ -16,7 +16,7 @@ pub(super) struct Candidates {
     keys: Vec<u64>,
     /// Working space: block maxima for top-k, surprise order for typical.
     maxima: Vec<f32>,
-    by_surprise: Vec<(u64, u64)>,
+    by_surprise: Vec<u64>,
 }
 
 fn key(id: TokenId, logit: f32) -> u64 {
@@ -66,9 +66,9 @@ impl Candidates {
     /// Tokens are gathered from a floor that sinks until they hold enough mass; the first floor does for nearly
     /// every row of a language model.
     pub(super) fn gather_top_p(&mut self, row: &Row<'_>, maxima: &[f32], max: f32, p: f32) {
-        let mut scratch = [0.0; BLOCK];
-        let blocks = (0..row.n_blocks()).map(|index| sum_exp(row.block(index, &mut scratch), max, 1.0));
-        let target = f64::from(p) * blocks.sum::<f64>();
+        let mut total = 0.0;
+        row.for_each_block(|block| total += sum_exp(block, max, 1.0));
+        let target = f64::from(p) * total;
         for reach in [6.0, 12.0, f32::INFINITY] {
             self.gather(row, maxima, max - reach);
             if self.mass(max) >= target {
@@ -92,27 +92,31 @@ impl Candidates {
 
     /// Keeps the tokens whose surprise is closest to the expected one, until their share of the mass exceeds `p`.
     pub(super) fn typical(&mut self, p: f32) {
+        // By rising id, so that a place among the keys stands for an id where surprises are equal.
+        if !self.keys.is_sorted_by_key(|&key| id(key)) {
+            self.keys.sort_unstable_by_key(|&key| id(key));
+        }
         let max = self.max();
         let mass = self.mass(max);
-        let surprise = |key: u64| mass.ln() - f64::from(logit(key) - max);
-        let share = |key: u64| weight(key, max) / mass;
-        let expected: f64 = self.keys.iter().map(|&key| share(key) * surprise(key)).sum();
+        let log_mass = mass.ln();
+        let surprise = |key: u64| log_mass - f64::from(logit(key) - max);
+        let expected = self.keys.iter().map(|&key| weight(key, max) / mass * surprise(key)).sum::<f64>();
         self.by_surprise.clear();
-        self.by_surprise.extend(self.keys.iter().map(|&key| {
+        self.by_surprise.extend(self.keys.iter().enumerate().map(|(place, &key)| {
             // Bits of a non-negative float rise with it.
             let distance = ((surprise(key) - expected).abs() as f32).to_bits();
-            (u64::from(distance) << 32 | u64::from(id(key)), key)
+            u64::from(distance) << 32 | place as u64
         }));
-        self.by_surprise.sort_unstable();
-        self.keys.clear();
-        let mut kept = 0.0;
-        for &(_, key) in &self.by_surprise {
-            self.keys.push(key);
-            kept += share(key);
-            if kept > f64::from(p) {
-                break;
-            }
+        let keys = &self.keys;
+        let place = |entry: u64| entry as u32 as usize;
+        // To exceed a number is to reach the next one.
+        let target = f64::from(p).next_up() * mass;
+        let n = shortest_head(&mut self.by_surprise, target, |entry| weight(keys[place(entry)], max));
+        for entry in &mut self.by_surprise[..n] {
+            *entry = keys[place(*entry)];
         }
+        self.keys.clear();
+        self.keys.extend_from_slice(&self.by_surprise[..n]);
     }
 
     /// Drops all tokens with at least this probability but the least probable of them.
@@ -151,32 +155,38 @@ impl Candidates {
     }
 
     /// Keeps the fewest most probable tokens whose mass reaches `target`, all if it is out of reach.
-    ///
-    /// Halves the part in which the boundary lies, by selection: linear, where sorting a flat row would not be.
     fn keep_mass(&mut self, max: f32, target: f64) {
-        let (mut start, mut end) = (0, self.keys.len());
-        let mut missing = target;
-        while end - start > FEW {
-            let half = (end - start) / 2;
-            self.keys[start..end].select_nth_unstable(half);
-            let mass: f64 = self.keys[start..start + half].iter().map(|&key| weight(key, max)).sum();
-            if mass >= missing {
-                end = start + half;
-            } else {
-                missing -= mass;
-                start += half;
-            }
-        }
-        self.keys[start..end].sort_unstable();
-        for at in start..end {
-            missing -= weight(self.keys[at], max);
-            if missing <= 0.0 {
-                end = at + 1;
-                break;
-            }
-        }
-        self.keys.truncate(end);
+        let n = shortest_head(&mut self.keys, target, |key| weight(key, max));
+        self.keys.truncate(n);
     }
+}
+
+/// Moves the lowest items to the front, as few as together weigh at least `target`; how many these are. At least one of
+/// any, and all if the target is out of reach.
+///
+/// Halves the part in which the boundary lies, by selection: linear, where sorting a flat row would not be.
+fn shortest_head(items: &mut [u64], target: f64, weight: impl Fn(u64) -> f64) -> usize {
+    let (mut start, mut end) = (0, items.len());
+    let mut missing = target;
+    while end - start > FEW {
+        let half = (end - start) / 2;
+        items[start..end].select_nth_unstable(half);
+        let head: f64 = items[start..start + half].iter().map(|&item| weight(item)).sum();
+        if head >= missing {
+            end = start + half;
+        } else {
+            missing -= head;
+            start += half;
+        }
+    }
+    items[start..end].sort_unstable();
+    for (at, &item) in items.iter().enumerate().take(end).skip(start) {
+        missing -= weight(item);
+        if missing <= 0.0 {
+            return at + 1;
+        }
+    }
+    end
 }
 
 fn weight(key: u64, max: f32) -> f64 {
@@ -221,7 +231,7 @@ pub(super) fn draw_from_row(
     let scale = inverse(temperature);
     let mut scratch = [0.0; BLOCK];
     masses.clear();
-    masses.extend((0..row.n_blocks()).map(|index| sum_exp(row.block(index, &mut scratch), max, scale)));
+    row.for_each_block(|block| masses.push(sum_exp(block, max, scale)));
     let target = f64::from(uniform) * masses.iter().sum::<f64>();
     let (mut running, mut chosen) = (0.0, 0);
     for (index, &mass) in masses.iter().enumerate() {

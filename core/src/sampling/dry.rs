@@ -1,7 +1,22 @@
 //! DRY ("don't repeat yourself"): a penalty on every token that would lengthen a repeat of the text's end.
 
 use super::SamplingParams;
-use crate::text::TokenId;
+use crate::text::{TokenId, Tokenizer};
+
+/// The tokens that contain one of `texts`, by rising id: what [`SamplingParams::dry_sequence_breakers`] takes.
+///
+/// A text that only several tokens together spell is not found in any. Looks through the whole vocabulary (some
+/// milliseconds); empty texts match nothing.
+#[must_use]
+pub fn sequence_breakers(tokenizer: &dyn Tokenizer, texts: &[String]) -> Vec<TokenId> {
+    let contains = |bytes: &[u8], text: &str| {
+        !text.is_empty() && bytes.windows(text.len()).any(|at| at == text.as_bytes())
+    };
+    let breaks = |id: &TokenId| {
+        tokenizer.token_bytes(*id).is_some_and(|bytes| texts.iter().any(|text| contains(bytes, text)))
+    };
+    (0..tokenizer.vocab_size()).filter(breaks).collect()
+}
 
 /// Finds the repeats in a history and the penalties they cost.
 #[derive(Debug, Clone)]
@@ -93,6 +108,7 @@ fn z_function(text: &[TokenId], matches: &mut Vec<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::PieceTokenizer;
 
     fn dry(allowed_length: u32, window: i32, breakers: &[TokenId]) -> Dry {
         let params = SamplingParams {
@@ -130,6 +146,19 @@ mod tests {
         check(&mut dry(2, -1, &[2]), &[5, 1, 2, 3, 9, 5, 1, 2], &[]);
         check(&mut dry(2, 6, &[]), &[1, 2, 3, 9, 1, 2], &[(3, 0.5)]);
         check(&mut dry(2, 5, &[]), &[1, 2, 3, 9, 1, 2], &[]);
+    }
+
+    #[test]
+    fn breakers_are_found_inside_of_tokens() {
+        let tokenizer = PieceTokenizer::new(&[b"a", b"\n", b"x:\n", b"", b":", b"\xc3", "\u{fc}".as_bytes()]);
+        let find = |texts: &[&str]| {
+            sequence_breakers(&tokenizer, &texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(find(&["\n"]), [1, 2]);
+        assert_eq!(find(&[":", "\n"]), [1, 2, 4]);
+        assert_eq!(find(&["\u{fc}"]), [6]);
+        assert_eq!(find(&[":\n"]), [2]);
+        assert!(find(&["", "none"]).is_empty());
     }
 
     #[test]

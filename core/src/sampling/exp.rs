@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn agrees_with_libm() {
         let mut worst = 0.0f64;
-        for step in 0..2_000_000 {
-            let x = -87.3 * (step as f32 / 2e6);
+        for step in 0..300_000 {
+            let x = -87.3 * (step as f32 / 3e5);
             let exact = f64::from(x).exp();
             worst = worst.max((f64::from(exp(x)) - exact).abs() / exact);
         }

@@ -36,6 +36,7 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 
+pub use dry::sequence_breakers;
 pub use logprobs::{TokenLogprobs, logprobs};
 pub use params::{SamplingError, SamplingParams};
 pub use sampler::{SampleError, Sampler};

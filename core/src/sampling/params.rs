@@ -207,3 +207,107 @@ fn known(param: &'static str, id: TokenId, vocab_size: u32) -> Result<(), Sampli
     }
     Err(refused(param, format!("names token {id}, and the vocabulary ends at {vocab_size}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut SamplingParams), param: Option<&str>) {
+        let mut params = SamplingParams::default();
+        change(&mut params);
+        let refused = params.validate(10).err();
+        assert_eq!(refused.as_ref().map(|error| error.param), param, "{refused:?}");
+    }
+
+    #[test]
+    fn every_range_has_two_ends() {
+        type Field = fn(&mut SamplingParams, f32);
+        let ranges: [(&str, Field, f32, f32); 9] = [
+            ("temperature", |params, x| params.temperature = x, 0.0, 2.0),
+            ("top_p", |params, x| params.top_p = x, 0.0, 1.0),
+            ("min_p", |params, x| params.min_p = x, 0.0, 1.0),
+            ("typical_p", |params, x| params.typical_p = x, 0.0, 1.0),
+            ("frequency_penalty", |params, x| params.frequency_penalty = x, -2.0, 2.0),
+            ("presence_penalty", |params, x| params.presence_penalty = x, -2.0, 2.0),
+            ("xtc_probability", |params, x| params.xtc_probability = x, 0.0, 1.0),
+            ("xtc_threshold", |params, x| params.xtc_threshold = x, 0.0, 1.0),
+            ("dry_base", |params, x| params.dry_base = x, 1.0, f32::MAX),
+        ];
+        for (name, set, low, high) in ranges {
+            check(|params| set(params, low), None);
+            check(|params| set(params, high), None);
+            let below = low - 1e-6_f32.max(low.abs() * 1e-6);
+            let above = high + 1e-6_f32.max(high.abs() * 1e-6);
+            for outside in [below, above, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                check(|params| set(params, outside), Some(name));
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_fields() {
+        for odd in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            check(|params| params.repetition_penalty = odd, Some("repetition_penalty"));
+            check(|params| params.top_n_sigma = Some(odd), Some("top_n_sigma"));
+        }
+        for odd in [-1e-6, f32::NAN, f32::INFINITY] {
+            check(|params| params.dry_multiplier = odd, Some("dry_multiplier"));
+        }
+        check(|params| params.top_n_sigma = Some(1.5), None);
+        check(|params| params.top_k = u32::MAX, None);
+        check(|params| params.repeat_last_n = -2, Some("repeat_last_n"));
+        check(|params| params.repeat_last_n = i32::MAX, None);
+        check(|params| params.dry_penalty_last_n = i32::MIN, Some("dry_penalty_last_n"));
+        check(|params| params.dry_allowed_length = 0, Some("dry_allowed_length"));
+        check(|params| params.dry_sequence_breakers = vec![9, 10], Some("dry_sequence_breakers"));
+    }
+
+    #[test]
+    fn biases_name_known_tokens_once_and_stay_in_range() {
+        let bias =
+            |entries: &[(TokenId, f32)], param| check(|params| params.logit_bias = entries.to_vec(), param);
+        bias(&[(0, 100.0), (9, -100.0), (3, f32::NEG_INFINITY)], None);
+        bias(&[(10, 0.0)], Some("logit_bias"));
+        bias(&[(TokenId::MAX, 0.0)], Some("logit_bias"));
+        bias(&[(1, 1.0), (2, 1.0), (1, 1.0)], Some("logit_bias"));
+        for odd in [100.1, -100.1, f32::NAN, f32::INFINITY] {
+            bias(&[(1, odd)], Some("logit_bias"));
+        }
+    }
+
+    #[test]
+    fn messages_name_the_range_and_the_value() {
+        let refused = SamplingParams { temperature: 2.5, ..SamplingParams::default() }.validate(10);
+        assert_eq!(refused.expect_err("refused").to_string(), "temperature must be between 0 and 2, got 2.5");
+        let refused = SamplingParams { dry_base: 0.5, ..SamplingParams::default() }.validate(10);
+        assert_eq!(
+            refused.expect_err("refused").to_string(),
+            "dry_base must be a number of at least 1, got 0.5"
+        );
+    }
+
+    #[test]
+    fn what_a_device_can_do_by_itself() {
+        let only = |change: fn(&mut SamplingParams)| {
+            let mut params = SamplingParams::default();
+            change(&mut params);
+            params.only_device_filters()
+        };
+        assert!(only(|_| {}));
+        assert!(only(
+            |params| (params.top_k, params.top_p, params.min_p, params.temperature) = (5, 0.5, 0.1, 0.0)
+        ));
+        // Switched off by their partner fields.
+        assert!(only(|params| (params.frequency_penalty, params.repeat_last_n) = (1.0, 0)));
+        assert!(only(|params| (params.dry_multiplier, params.dry_penalty_last_n) = (1.0, 0)));
+        assert!(only(|params| (params.xtc_probability, params.xtc_threshold) = (1.0, 0.6)));
+        assert!(!only(|params| params.typical_p = 0.9));
+        assert!(!only(|params| params.top_n_sigma = Some(1.0)));
+        assert!(!only(|params| params.logit_bias = vec![(1, 1.0)]));
+        assert!(!only(|params| params.repetition_penalty = 1.1));
+        assert!(!only(|params| params.presence_penalty = 0.1));
+        assert!(!only(|params| params.dry_multiplier = 0.1));
+        assert!(!only(|params| params.xtc_probability = 0.1));
+    }
+}

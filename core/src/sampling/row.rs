@@ -33,24 +33,26 @@ impl<'a> Row<'a> {
             return plain;
         }
         let from = self.overlay.partition_point(|&(id, _)| (id as usize) < start);
-        let mut replaced = self.overlay[from..].iter().take_while(|&&(id, _)| (id as usize) < end).peekable();
-        if replaced.peek().is_none() {
-            return plain;
+        let n = self.overlay[from..].iter().take_while(|&&(id, _)| (id as usize) < end).count();
+        with_replaced(plain, start, &self.overlay[from..from + n], scratch)
+    }
+
+    /// Calls `visit` with every block in order.
+    #[inline]
+    pub(super) fn for_each_block(&self, mut visit: impl FnMut(&[f32])) {
+        let mut scratch = [0.0; BLOCK];
+        let mut rest = self.overlay;
+        for (index, plain) in self.logits.chunks(BLOCK).enumerate() {
+            let start = index * BLOCK;
+            let n = rest.iter().take_while(|&&(id, _)| (id as usize) < start + BLOCK).count();
+            let (replaced, later) = rest.split_at(n);
+            rest = later;
+            visit(with_replaced(plain, start, replaced, &mut scratch));
         }
-        let copy = &mut scratch[..plain.len()];
-        copy.copy_from_slice(plain);
-        for &(id, logit) in replaced {
-            copy[id as usize - start] = logit;
-        }
-        copy
     }
 
     pub(super) fn len(&self) -> usize {
         self.logits.len()
-    }
-
-    pub(super) fn n_blocks(&self) -> usize {
-        self.logits.len().div_ceil(BLOCK)
     }
 
     /// One pass over the row: each block's highest logit into `maxima`, the highest of all as the result.
@@ -59,13 +61,12 @@ impl<'a> Row<'a> {
     /// [`SampleError`] for a row from which nothing can be chosen.
     pub(super) fn scan(&self, maxima: &mut Vec<f32>) -> Result<f32, SampleError> {
         maxima.clear();
-        let mut scratch = [0.0; BLOCK];
         let mut has_nan = false;
-        for index in 0..self.n_blocks() {
-            let (max, nan) = block_max(self.block(index, &mut scratch));
+        self.for_each_block(|block| {
+            let (max, nan) = block_max(block);
             has_nan |= nan;
             maxima.push(max);
-        }
+        });
         let max = maxima.iter().copied().fold(f32::NEG_INFINITY, greater);
         if has_nan {
             Err(SampleError::NotANumber)
@@ -97,17 +98,16 @@ impl<'a> Row<'a> {
 
     /// The logit `n` standard deviations below the highest one; minus infinities take no part.
     pub(super) fn sigma_floor(&self, max: f32, n: f32) -> f32 {
-        let mut scratch = [0.0; BLOCK];
         let (mut count, mut sum, mut squares) = (0u32, 0.0f64, 0.0f64);
-        for index in 0..self.n_blocks() {
-            for &logit in self.block(index, &mut scratch).iter().filter(|logit| logit.is_finite()) {
+        self.for_each_block(|block| {
+            for &logit in block.iter().filter(|logit| logit.is_finite()) {
                 // Relative to the highest, so that little is lost in the difference of squares.
                 let below = f64::from(max - logit);
                 count += 1;
                 sum += below;
                 squares += below * below;
             }
-        }
+        });
         let mean = sum / f64::from(count);
         let variance = (squares / f64::from(count) - mean * mean).max(0.0);
         max - (f64::from(n) * variance.sqrt()) as f32
@@ -120,6 +120,25 @@ impl<'a> Row<'a> {
         let at = self.block(index, &mut scratch).iter().position(|&logit| logit == max).unwrap_or(0);
         (index * BLOCK + at) as TokenId
     }
+}
+
+/// `plain`, which begins at id `start`, or a copy of it in `scratch` with the entries of `replaced` in their places.
+#[inline]
+fn with_replaced<'s>(
+    plain: &'s [f32],
+    start: usize,
+    replaced: &[(TokenId, f32)],
+    scratch: &'s mut [f32; BLOCK],
+) -> &'s [f32] {
+    if replaced.is_empty() {
+        return plain;
+    }
+    let copy = &mut scratch[..plain.len()];
+    copy.copy_from_slice(plain);
+    for &(id, logit) in replaced {
+        copy[id as usize - start] = logit;
+    }
+    copy
 }
 
 /// `f32::max` without its care for NaN, which costs instructions: a NaN on the left is dropped.

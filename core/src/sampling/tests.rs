@@ -61,7 +61,7 @@ fn random_params(noise: &mut Noise, vocab_size: usize, seed: u64) -> SamplingPar
 #[test]
 fn agrees_with_the_definition() {
     let mut noise = Noise::new(11);
-    for case in 0..2_000 {
+    for case in 0..1_200 {
         let vocab_size = 1 + noise.below(400);
         let logits = noise.logits(vocab_size, case);
         let params = random_params(&mut noise, vocab_size, case as u64);
@@ -354,7 +354,7 @@ fn flat_rows() {
     let logits = vec![0.25f32; 3_000];
     for (top_p, highest) in [(0.5, 1_499), (1.0 / 1024.0, 2), (1.0 - 1.0 / 1024.0, 2_997)] {
         let mut sampler = Sampler::new(SamplingParams { top_p, ..SamplingParams::default() }, 3_000);
-        let drawn = (0..1_500).map(|_| sampler.sample(&logits).expect("a token")).max().expect("draws");
-        assert!(drawn <= highest && drawn >= highest - highest / 50, "top_p {top_p}: up to {drawn}");
+        let drawn = (0..400).map(|_| sampler.sample(&logits).expect("a token")).max().expect("draws");
+        assert!(drawn <= highest && drawn >= highest - highest / 25, "top_p {top_p}: up to {drawn}");
     }
 }

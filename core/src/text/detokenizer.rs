@@ -107,52 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::text::{EncodeOptions, TokenizerError};
-
-    /// Tokens that are what the test says; the last `n_control` are control tokens.
-    #[derive(Debug)]
-    struct Pieces {
-        pieces: Vec<Vec<u8>>,
-        n_control: usize,
-        strips: bool,
-    }
-
-    impl Tokenizer for Pieces {
-        fn encode(&self, _: &str, _: EncodeOptions) -> Result<Vec<TokenId>, TokenizerError> {
-            Err(TokenizerError::Unsupported { what: "encoding".to_owned() })
-        }
-        fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
-            self.pieces.get(id as usize).map(Vec::as_slice)
-        }
-        fn is_control(&self, id: TokenId) -> bool {
-            (id as usize) < self.pieces.len() && id as usize >= self.pieces.len() - self.n_control
-        }
-        fn vocab_size(&self) -> u32 {
-            self.pieces.len() as u32
-        }
-        fn bos(&self) -> Option<TokenId> {
-            None
-        }
-        fn eos(&self) -> Option<TokenId> {
-            None
-        }
-        fn adds_bos(&self) -> bool {
-            false
-        }
-        fn end_of_generation(&self) -> &[TokenId] {
-            &[]
-        }
-        fn kind(&self) -> &str {
-            "test"
-        }
-        fn strips_leading_space(&self) -> bool {
-            self.strips
-        }
-    }
-
-    fn pieces(pieces: &[&[u8]]) -> Pieces {
-        Pieces { pieces: pieces.iter().map(|piece| piece.to_vec()).collect(), n_control: 0, strips: false }
-    }
+    use crate::text::PieceTokenizer;
 
     /// What each push gives, and the end.
     fn run(mut detokenizer: Detokenizer, n: u32) -> (Vec<String>, String) {
@@ -162,7 +117,8 @@ mod tests {
 
     #[track_caller]
     fn check(given: &[&[u8]], expected: &[&str], end: &str) {
-        let (pushed, flushed) = run(Detokenizer::new(Arc::new(pieces(given))), given.len() as u32);
+        let (pushed, flushed) =
+            run(Detokenizer::new(Arc::new(PieceTokenizer::new(given))), given.len() as u32);
         assert_eq!(
             (pushed.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), flushed.as_str()),
             (expected, end)
@@ -192,17 +148,23 @@ mod tests {
     #[test]
     fn one_leading_space_is_dropped_where_the_vocabulary_adds_it() {
         let given: [&[u8]; 3] = [b"  a", b" b", b" "];
-        let strips = || Arc::new(Pieces { strips: true, ..pieces(&given) });
+        let strips = || Arc::new(PieceTokenizer { strips: true, ..PieceTokenizer::new(&given) });
         assert_eq!(run(Detokenizer::new(strips()), 3).0, [" a", " b", " "]);
         assert_eq!(run(Detokenizer::continuing(strips()), 3).0, ["  a", " b", " "]);
-        assert_eq!(run(Detokenizer::new(Arc::new(pieces(&given))), 3).0, ["  a", " b", " "]);
-        let control = Pieces { pieces: vec![b" <s>".to_vec(), b" x".to_vec()], n_control: 0, strips: true };
+        assert_eq!(run(Detokenizer::new(Arc::new(PieceTokenizer::new(&given))), 3).0, ["  a", " b", " "]);
+        let control = PieceTokenizer { strips: true, ..PieceTokenizer::new(&[b" <s>", b" x"]) };
         assert_eq!(run(Detokenizer::new(Arc::new(control)), 2).0, ["<s>", " x"]);
     }
 
     #[test]
     fn control_tokens_and_strangers_are_not_shown() {
-        let given = || Arc::new(Pieces { n_control: 1, strips: true, ..pieces(&[b"a", b"\xc3", b" <s>"]) });
+        let given = || {
+            Arc::new(PieceTokenizer {
+                n_control: 1,
+                strips: true,
+                ..PieceTokenizer::new(&[b"a", b"\xc3", b" <s>"])
+            })
+        };
         let mut detokenizer = Detokenizer::new(given());
         assert_eq!(detokenizer.push(2), "");
         assert_eq!(detokenizer.push(77), "");
@@ -229,9 +191,9 @@ mod tests {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).collect();
             cuts.extend([0, whole.len()]);
             cuts.sort_unstable();
-            let cut: Vec<Vec<u8>> = cuts.windows(2).map(|ends| whole[ends[0]..ends[1]].to_vec()).collect();
+            let cut: Vec<&[u8]> = cuts.windows(2).map(|ends| &whole[ends[0]..ends[1]]).collect();
             let n = cut.len() as u32;
-            let mut detokenizer = Detokenizer::new(Arc::new(Pieces { pieces: cut, n_control: 0, strips: false }));
+            let mut detokenizer = Detokenizer::new(Arc::new(PieceTokenizer::new(&cut)));
             let mut text = String::new();
             for id in 0..n {
                 text += detokenizer.push(id);

@@ -7,12 +7,16 @@ mod detokenizer;
 mod hf;
 mod stop;
 mod template;
+#[cfg(test)]
+mod testing;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use hf::HfTokenizer;
 pub use stop::{StopMatcher, StopStep};
 pub use template::{ChatTemplate, TemplateError, TemplateInput, TemplateSources};
+#[cfg(test)]
+pub(crate) use testing::PieceTokenizer;
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 
 /// A token's number in its model's vocabulary.
