@@ -23,7 +23,7 @@ pub(crate) async fn around(State(guard): State<Arc<Guard>>, mut request: Request
     let id = request_id(request.headers());
     // Visible ASCII, checked or made.
     let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
-    let record = Arc::new(Record::new(id, request.method().clone(), request.uri().path().to_owned()));
+    let record = Arc::new(Record::new(id, request.method(), request.uri().path()));
     let mut response = match guard.check(request.uri(), request.headers()) {
         Err(error) => error.into_response(),
         Ok(()) => {

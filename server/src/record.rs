@@ -21,8 +21,6 @@ pub(crate) struct Record {
     /// Given by the client or made here; in the answer's `x-request-id`.
     pub(crate) id: String,
     pub(crate) started: Instant,
-    method: Method,
-    path: String,
     span: tracing::Span,
     noted: Mutex<Noted>,
 }
@@ -43,9 +41,9 @@ struct Noted {
 }
 
 impl Record {
-    pub(crate) fn new(id: String, method: Method, path: String) -> Self {
+    pub(crate) fn new(id: String, method: &Method, path: &str) -> Self {
         let span = tracing::info_span!("request", id, %method, path);
-        Self { id, started: Instant::now(), method, path, span, noted: Mutex::default() }
+        Self { id, started: Instant::now(), span, noted: Mutex::default() }
     }
 
     pub(crate) fn span(&self) -> &tracing::Span {
@@ -102,17 +100,23 @@ impl Drop for Record {
         let Noted {
             model, code, diagnostic, n_prompt_tokens, n_completion_tokens, queue_ms, ttft_ms, ..
         } = noted;
-        let (method, path) = (&self.method, &self.path);
         match (&model, &code) {
+            (_, None) if gone => tracing::info!(status, model, n_prompt_tokens, ms, "client gone"),
             (Some(model), None) => tracing::info!(
-                id = self.id, %method, path, status, model, n_prompt_tokens, n_completion_tokens, queue_ms, ttft_ms, ms,
+                status,
+                model,
+                n_prompt_tokens,
+                n_completion_tokens,
+                queue_ms,
+                ttft_ms,
+                ms,
                 "answered"
             ),
             (_, Some(code)) if diagnostic.is_some() => {
-                tracing::error!(id = self.id, %method, path, status, code, diagnostic, ms, "failed");
+                tracing::error!(status, code, diagnostic, ms, "failed");
             }
-            (_, Some(code)) => tracing::info!(id = self.id, %method, path, status, code, ms, "refused"),
-            (None, None) => tracing::debug!(id = self.id, %method, path, status, ms, "answered"),
+            (_, Some(code)) => tracing::info!(status, code, ms, "refused"),
+            (None, None) => tracing::debug!(status, ms, "answered"),
         }
     }
 }

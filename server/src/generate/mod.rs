@@ -22,7 +22,7 @@ use crate::models::{ModelEntry, Resident, blocking};
 use crate::record::Record;
 use choices::Choices;
 use job::Job;
-use prepare::{Work, prepare};
+use prepare::{ForModel, Work, prepare};
 use stream::{KEEP_ALIVE, Started, Starting, StreamBody};
 
 /// Bodies up to this size are templated and tokenized at once: handing them over would cost more.
@@ -121,10 +121,11 @@ async fn ready_job(
             ApiError::new(ErrorCode::ModelLoading, message)
         })??,
     };
+    let for_model = ForModel { resident, request_id: record.id.clone(), deadline };
     if n_body_bytes <= SHORT_BODY_BYTES {
-        prepare(work, resident, deadline)
+        prepare(work, for_model)
     } else {
-        blocking(move || prepare(work, resident, deadline)).await?
+        blocking(move || prepare(work, for_model)).await?
     }
 }
 

@@ -34,28 +34,31 @@ impl Work {
     }
 }
 
+/// What a request is prepared for.
+pub(crate) struct ForModel {
+    pub(crate) resident: Arc<Resident>,
+    /// For the engine's log lines.
+    pub(crate) request_id: String,
+    pub(crate) deadline: Option<Instant>,
+}
+
 /// Templates and tokenizes; milliseconds for long prompts, so beside the async workers.
 ///
 /// # Errors
 /// What of the request this model cannot do, with the parameter's name.
-pub(crate) fn prepare(
-    work: Work,
-    resident: Arc<Resident>,
-    deadline: Option<Instant>,
-) -> Result<Job, ApiError> {
+pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> {
+    let resident = &for_model.resident;
     match work {
         Work::Chat(request) => {
-            let ids = chat_tokens(&resident, request.messages, request.template)?;
-            let kind = Kind::Chat;
-            Preparation { kind, params: request.params, logprobs: request.logprobs, resident, deadline }
+            let ids = chat_tokens(resident, request.messages, request.template)?;
+            Preparation { kind: Kind::Chat, params: request.params, logprobs: request.logprobs, for_model }
                 .job(vec![(ids, None)])
         }
         Work::Text(request) => {
             let tokenizer = resident.assets.tokenizer.clone();
             let one = |prompt| text_tokens(&tokenizer, prompt, request.echo);
             let prompts = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
-            let kind = Kind::Text;
-            Preparation { kind, params: request.params, logprobs: request.logprobs, resident, deadline }
+            Preparation { kind: Kind::Text, params: request.params, logprobs: request.logprobs, for_model }
                 .job(prompts)
         }
     }
@@ -169,14 +172,14 @@ struct Preparation {
     kind: Kind,
     params: Params,
     logprobs: Option<u32>,
-    resident: Arc<Resident>,
-    deadline: Option<Instant>,
+    for_model: ForModel,
 }
 
 impl Preparation {
     fn job(self, prompts: Vec<Tokens>) -> Result<Job, ApiError> {
         self.check(&prompts)?;
-        let Self { kind, params, logprobs, resident, deadline } = self;
+        let Self { kind, params, logprobs, for_model } = self;
+        let ForModel { resident, request_id, deadline } = for_model;
         let sampling = sampling(&params, &resident)?;
         let context = resident.model.capabilities().context_length;
         let default_max_tokens = if kind == Kind::Chat { context } else { DEFAULT_MAX_TOKENS };
@@ -189,7 +192,7 @@ impl Preparation {
             for choice in 0..u64::from(params.n) {
                 let seed = first_seed.wrapping_add(choice);
                 requests.push(GenerateRequest {
-                    id: id.clone(),
+                    id: request_id.clone(),
                     prompt: ids.clone(),
                     max_tokens,
                     min_tokens: params.min_tokens,
@@ -227,14 +230,14 @@ impl Preparation {
     /// What depends on the model and concerns all prompts: the engine would say it too, but only when a prompt's turn
     /// comes.
     fn check(&self, prompts: &[Tokens]) -> Result<(), ApiError> {
-        let capabilities = self.resident.model.capabilities();
+        let capabilities = self.for_model.resident.model.capabilities();
         let (n, most) = (self.params.n, capabilities.max_sequences);
         if n > most {
             let message =
                 format!("`n` must be at most {most}, the sequences that model runs at once; got {n}");
             return Err(ApiError::invalid("n", message));
         }
-        let vocab_size = self.resident.assets.tokenizer.vocab_size();
+        let vocab_size = self.for_model.resident.assets.tokenizer.vocab_size();
         let known = |ids: &[TokenId]| ids.iter().copied().find(|id| *id >= vocab_size);
         if let Some(id) = known(&self.params.stop_token_ids) {
             let message =

@@ -146,17 +146,13 @@ impl ModelTable {
         entry: &Arc<ModelEntry>,
         loading: &Arc<Loading>,
     ) -> Result<Resident, ApiError> {
+        // What is broken is told at once, even while another model loads.
+        self.describe(entry, |memory, _| memory.total_bytes).await?;
         let _alone = self.loads.acquire().await.map_err(|_| ApiError::shutting_down())?;
         let started = Instant::now();
-        let (table, config) = (self.clone(), entry.config.clone());
-        // Headers once more: the file may be another one by now, and memory has changed.
-        let (described, assets) = blocking(move || {
-            let budget_bytes = (table.memory)().budget_bytes(table.resident_bytes());
-            let described = Described::read(&config, &table.registry, budget_bytes)?;
-            let assets = table.registry.text_assets(&described.info)?;
-            Ok::<_, ApiError>((described, assets))
-        })
-        .await??;
+        let described = self.describe(entry, Memory::budget_bytes).await?;
+        let (registry, info) = (self.registry.clone(), described.info.clone());
+        let assets = blocking(move || registry.text_assets(&info)).await??;
         let name = &entry.config.name;
         tracing::info!(
             model = name,
@@ -178,6 +174,21 @@ impl ModelTable {
             "loaded"
         );
         Ok(Resident::new(entry.config.clone(), described, model, assets))
+    }
+
+    /// Headers as they are now: the file may be another one than at the start. `budget` gets the memory and what the
+    /// loaded models were planned to take.
+    async fn describe(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        budget: impl FnOnce(Memory, u64) -> u64 + Send + 'static,
+    ) -> Result<Described, ApiError> {
+        let (table, config) = (self.clone(), entry.config.clone());
+        let read = move || {
+            let budget_bytes = budget((table.memory)(), table.resident_bytes());
+            Described::read(&config, &table.registry, budget_bytes)
+        };
+        blocking(read).await?
     }
 
     /// What the loaded models were planned to take.

@@ -140,6 +140,18 @@ async fn broken_models_are_listed_and_do_not_disturb_the_others() {
 }
 
 #[tokio::test]
+async fn a_broken_model_is_told_at_once_while_another_loads() {
+    let (world, door) = behind_a_door();
+    let server = Arc::new(world.raw_model("missing", "missing.gguf", |_| {}).start().await);
+    let loading = spawn_chat(&server, "m");
+    until(|| server.backend.n_loads.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(server.chat(&chat("missing")).await.error().1, "model_load_failed");
+    assert!(!loading.is_finished());
+    door.add_permits(1);
+    assert_eq!(loading.await.expect("no panic").status, 200);
+}
+
+#[tokio::test]
 async fn a_model_that_does_not_fit_is_refused_with_the_arithmetic() {
     let mut world = World::replying("ok");
     world.memory.available_bytes = 40_000;
