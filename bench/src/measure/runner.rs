@@ -47,7 +47,10 @@ pub fn measure_runner(
     clock: &dyn Clock,
 ) -> Result<RunnerSample, MeasureError> {
     let n = work.n_prompt + work.n_decode;
-    if work.n_prompt == 0 || work.prefill_chunk == 0 || ids.len() < n {
+    if work.prefill_chunk == 0 {
+        return Err(MeasureError::Work { message: "a prompt in chunks of 0 tokens".to_owned() });
+    }
+    if work.n_prompt == 0 || ids.len() < n {
         let message =
             format!("a request of {} + {} tokens from {} ids", work.n_prompt, work.n_decode, ids.len());
         return Err(MeasureError::Work { message });
