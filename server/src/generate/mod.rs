@@ -122,7 +122,7 @@ async fn ready_job(
         })??,
     };
     let for_model = ForModel { resident, request_id: record.id.clone(), deadline };
-    if n_body_bytes <= SHORT_BODY_BYTES {
+    if n_body_bytes <= SHORT_BODY_BYTES && !work.params().sampling.has_dry() {
         prepare(work, for_model)
     } else {
         blocking(move || prepare(work, for_model)).await?

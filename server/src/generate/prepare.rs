@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use duet_core::request::{GenerateRequest, LogprobsRequest};
-use duet_core::sampling::SamplingParams;
+use duet_core::sampling::{SamplingParams, sequence_breakers};
 use duet_core::text::{
     ChatTemplate, Detokenizer, EncodeOptions, TemplateError, TemplateInput, TokenId, Tokenizer,
 };
 use serde_json::{Map, Value};
 
-use crate::error::{ApiError, ErrorCode};
+use crate::error::ApiError;
 use crate::generate::job::{Form, Job, Kind, PromptInfo};
 use crate::models::Resident;
 use crate::wire::openai::chat::{ChatRequest, TemplateOptions};
@@ -275,26 +275,16 @@ fn sampling(params: &Params, resident: &Resident) -> Result<SamplingParams, ApiE
 
 /// Every token whose text contains one of the breakers.
 fn breaker_tokens(tokenizer: &dyn Tokenizer, breakers: &[&str]) -> Result<Vec<TokenId>, ApiError> {
-    if breakers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut found = vec![false; breakers.len()];
-    let mut breaks = |id: &TokenId| {
-        let Some(bytes) = tokenizer.token_bytes(*id) else { return false };
-        let mut any = false;
-        for (found, breaker) in found.iter_mut().zip(breakers) {
-            if bytes.windows(breaker.len()).any(|part| part == breaker.as_bytes()) {
-                (*found, any) = (true, true);
-            }
-        }
-        any
-    };
-    let ids: Vec<TokenId> = (0..tokenizer.vocab_size()).filter(&mut breaks).collect();
-    match found.iter().position(|found| !found) {
-        Some(index) => {
+    let mut ids = Vec::new();
+    for (index, breaker) in breakers.iter().enumerate() {
+        let found = sequence_breakers(tokenizer, &[(*breaker).to_owned()]);
+        if found.is_empty() {
             let path = format!("dry_sequence_breakers[{index}]");
-            Err(ApiError::param(ErrorCode::InvalidValue, path, "no token of this model contains that text"))
+            return Err(ApiError::invalid(path, "no token of this model contains that text"));
         }
-        None => Ok(ids),
+        ids.extend(found);
     }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }

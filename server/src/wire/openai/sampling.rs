@@ -83,12 +83,17 @@ impl SamplingRequest {
         self.seed
     }
 
+    /// Whether DRY is on, for which the whole vocabulary is looked through.
+    pub(crate) fn has_dry(&self) -> bool {
+        self.dry_multiplier.is_some_and(|multiplier| multiplier != 0.0)
+    }
+
     /// The texts that DRY repeats do not reach across, if DRY is on at all.
     ///
     /// # Errors
     /// `invalid_value` for an empty text or too many of them.
     pub(crate) fn dry_breakers(&self) -> Result<Vec<&str>, ApiError> {
-        if self.dry_multiplier.is_none_or(|multiplier| multiplier == 0.0) {
+        if !self.has_dry() {
             return Ok(Vec::new());
         }
         match &self.dry_sequence_breakers {
