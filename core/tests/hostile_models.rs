@@ -72,6 +72,14 @@ thread_local! {
     static FOLDER: TempDir = tempfile::tempdir().expect("a temporary directory");
 }
 
+/// Writes a file that is not there any more: rewriting one in place makes ext4 flush it to the disk at once.
+fn write_anew(path: &Path, bytes: &[u8]) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", path.display()),
+        _ => std::fs::write(path, bytes).expect("a small file"),
+    }
+}
+
 /// Inspects, and holds the answer to the promises.
 fn inspect(path: &Path, n_bytes: usize) -> Result<ModelInfo, ModelFileError> {
     let (result, peak) = peak(|| model::inspect(path));
@@ -241,7 +249,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 fn inspect_bytes(bytes: &[u8]) {
     let path = FOLDER.with(|dir| dir.path().join("m.gguf"));
-    std::fs::write(&path, bytes).expect("a small file");
+    write_anew(&path, bytes);
     let info = inspect(&path, bytes.len());
     // Every tensor of a file that opens lies within it.
     if let Ok(file) = GgufFile::open(&path) {
@@ -345,7 +353,7 @@ static MLX_FILES: LazyLock<Files> = LazyLock::new(|| {
 fn inspect_files(files: &[(String, Vec<u8>)]) -> Result<ModelInfo, ModelFileError> {
     let dir = FOLDER.with(|dir| dir.path().to_owned());
     for (name, bytes) in files {
-        std::fs::write(dir.join(name), bytes).expect("a small file");
+        write_anew(&dir.join(name), bytes);
     }
     inspect(&dir, files.iter().map(|(_, bytes)| bytes.len()).sum())
 }
