@@ -196,6 +196,8 @@ async fn main() {
     };
     tokio::time::sleep(Duration::from_millis(50)).await; // let the spinning begin
     latency("GET /v1/models, one loading on all cores", &mut client, "GET", "/v1/models", "").await;
+    let state = server.models().into_iter().find(|model| model.name == "slow").map(|model| model.state);
+    assert_eq!(state, Some("loading"), "the comparison above means nothing otherwise");
     backend.stop.store(true, Ordering::Relaxed);
     loading.abort();
     measure_tokens().await;
