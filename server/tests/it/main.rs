@@ -6,5 +6,6 @@ mod params;
 mod refusals;
 mod shutdown;
 mod streams;
+mod strict_client;
 mod support;
 mod transcripts;
