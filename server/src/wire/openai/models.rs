@@ -23,6 +23,10 @@ pub(crate) struct ModelObject {
     format: Option<&'static str>,
     architecture: Option<String>,
     quantization: Option<String>,
+    /// What the engine holds the weights as, or would.
+    weights: Option<String>,
+    /// What a user should know: a slow path, an inexact conversion, kernel choices.
+    notes: Vec<String>,
     context_length: Option<u32>,
     max_model_len: Option<u32>,
     max_context_length: Option<u32>,
@@ -91,6 +95,8 @@ impl ModelObject {
             format: described.map(|described| described.info.format.as_str()),
             architecture: described.map(|described| described.info.architecture.clone()),
             quantization: described.map(|described| described.info.quantization.clone()),
+            weights: weights(&phase),
+            notes: notes(&phase),
             context_length: context,
             max_model_len: context,
             max_context_length: context,
@@ -109,6 +115,26 @@ impl ModelObject {
             },
         }
     }
+}
+
+fn weights(phase: &Phase) -> Option<String> {
+    match phase {
+        Phase::Ready(resident) => Some(resident.model.info().weights.clone()),
+        other => other.described().map(|described| described.selection.probe.weights.clone()),
+    }
+}
+
+fn notes(phase: &Phase) -> Vec<String> {
+    let mut notes =
+        phase.described().map_or_else(Vec::new, |described| described.selection.probe.notes.clone());
+    if let Phase::Ready(resident) = phase {
+        for note in &resident.model.info().notes {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+    }
+    notes
 }
 
 /// The loaded context, else what a load would give.
