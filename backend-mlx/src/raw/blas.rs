@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 /// What computes dense products.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blas {
+pub(crate) struct Blas {
     /// Name, version, options and the kernel family chosen for this CPU.
     pub config: String,
     /// The file it was loaded from.
@@ -18,7 +18,7 @@ pub struct Blas {
 
 /// The BLAS of this process; `None` where the platform's own serves (macOS). Any thread may call it.
 #[must_use]
-pub fn describe() -> Option<Blas> {
+pub(crate) fn describe() -> Option<Blas> {
     #[cfg(target_os = "linux")]
     {
         use mlx_sys::blas;
@@ -37,7 +37,7 @@ pub fn describe() -> Option<Blas> {
 
 /// Sets the threads that one product may use, for the whole process; `None` means the physical cores. Call it while no
 /// product runs. Where [`describe`] returns `None` there is nothing to set.
-pub fn set_threads(n_threads: Option<NonZeroUsize>) {
+pub(crate) fn set_threads(n_threads: Option<NonZeroUsize>) {
     #[cfg(target_os = "linux")]
     {
         let n_threads = n_threads.map_or_else(num_cpus::get_physical, NonZeroUsize::get);
@@ -49,8 +49,8 @@ pub fn set_threads(n_threads: Option<NonZeroUsize>) {
 }
 
 /// Products that libmlx has handed to the library of [`describe`] since the process started; 0 where that is `None`.
-#[must_use]
-pub fn n_products() -> u64 {
+#[cfg(test)]
+pub(crate) fn n_products() -> u64 {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: reads one atomic counter.

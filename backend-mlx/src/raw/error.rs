@@ -11,7 +11,7 @@ use std::sync::Once;
 /// A raw mlx-c call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{operation}: {message}")]
-pub struct RawError {
+pub(crate) struct RawError {
     /// What was attempted, as given to [`call`].
     pub operation: &'static str,
     /// libmlx's words.
@@ -35,7 +35,7 @@ unsafe extern "C" {
 ///
 /// # Errors
 /// libmlx's message, under `operation`.
-pub fn call(operation: &'static str, function: impl FnOnce() -> c_int) -> Result<(), RawError> {
+pub(crate) fn call(operation: &'static str, function: impl FnOnce() -> c_int) -> Result<(), RawError> {
     MESSAGE.with_borrow_mut(Option::take);
     let outer = IN_RAW_CALL.replace(true);
     let status = function();

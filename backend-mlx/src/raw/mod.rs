@@ -2,11 +2,17 @@
 //!
 //! The only place of this crate with `unsafe`. It knows nothing of models.
 
-pub mod blas;
+pub(crate) mod blas;
+pub(crate) mod devices;
 mod error;
 mod process;
+pub(crate) mod slices;
 #[cfg(test)]
 mod tests;
 
-pub use error::{RawError, call};
-pub use process::{BUILT_FOR, start, version};
+pub(crate) use error::RawError;
+#[cfg(test)]
+use error::call;
+#[cfg(test)]
+use process::version;
+pub(crate) use process::{BUILT_FOR, start};

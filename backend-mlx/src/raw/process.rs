@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::error::{RawError, call, install};
 
 /// The MLX release that the bindings are written for. mlx-c follows MLX's signatures exactly, so another one is refused.
-pub const BUILT_FOR: &str = env!("DUET_MLX_VERSION");
+pub(crate) const BUILT_FOR: &str = env!("DUET_MLX_VERSION");
 
 /// Prepares libmlx for use; the first call does the work, later ones return its result. Any thread may call it.
 ///
@@ -15,7 +15,7 @@ pub const BUILT_FOR: &str = env!("DUET_MLX_VERSION");
 ///
 /// # Errors
 /// When the libmlx found at run time is not the release this program was built for.
-pub fn start() -> Result<(), RawError> {
+pub(crate) fn start() -> Result<(), RawError> {
     static STARTED: OnceLock<Result<(), RawError>> = OnceLock::new();
     STARTED
         .get_or_init(|| {
@@ -34,7 +34,7 @@ pub fn start() -> Result<(), RawError> {
 ///
 /// # Errors
 /// When libmlx cannot tell.
-pub fn version() -> Result<String, RawError> {
+pub(crate) fn version() -> Result<String, RawError> {
     install();
     // SAFETY: an empty handle, which `mlx_version` fills.
     let mut text = unsafe { mlx_sys::mlx_string_new() };

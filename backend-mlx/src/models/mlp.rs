@@ -1,0 +1,28 @@
+//! The feed-forward part: SwiGLU.
+
+use super::linear::{Linear, Projection};
+use crate::tensor::{Result, Tensor};
+
+/// `down(silu(gate(x)) · up(x))`.
+#[derive(Debug)]
+pub(crate) struct Mlp {
+    /// Gate above up, `[2 · intermediate, hidden]`.
+    pub(crate) gate_up: Projection,
+    pub(crate) down: Linear,
+    pub(crate) intermediate: usize,
+}
+
+impl Mlp {
+    /// `[n, hidden]` to `[n, hidden]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, width) = (x.len(0), self.intermediate);
+        let both = self.gate_up.forward(x)?;
+        let gate = both.slice(&[0, 0], &[n, width])?;
+        let up = both.slice(&[0, width], &[n, 2 * width])?;
+        self.down.forward(&gate.silu()?.multiply(&up)?)
+    }
+
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.gate_up.n_bytes() + self.down.n_bytes()
+    }
+}
