@@ -104,7 +104,9 @@ fn unsupported(checkpoint: &GgufCheckpoint, tensor: &TensorInfo, ty: GgmlType) -
 }
 
 fn compare(tensor: &str, held: &[f32], expected: &[f32]) -> Option<Difference> {
-    let differing = held.iter().zip(expected).filter(|(a, b)| a.to_bits() != b.to_bits());
+    // Zeros of either sign are one value: ggml's 0 · d is −0 for a negative scale, s·q + β is +0.
+    let bits = |value: &f32| (value + 0.0).to_bits();
+    let differing = held.iter().zip(expected).filter(|(a, b)| bits(a) != bits(b));
     let mut n_values = held.len().abs_diff(expected.len()) as u64;
     let mut largest = 0f32;
     for (a, b) in differing {

@@ -78,6 +78,6 @@ mod tests {
         assert!(refused(MlxBackend::new().unwrap_err()));
         assert!(refused(check_exactness(Path::new("m.gguf"), WeightsMode::Auto).unwrap_err()));
         let backend = MlxBackend { _private: () };
-        assert!(refused(backend.probe(&ModelInfo::empty()).unwrap_err()));
+        assert!(refused(backend.probe(&duet_core::testing::fake_model_info()).unwrap_err()));
     }
 }

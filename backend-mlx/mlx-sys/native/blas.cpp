@@ -12,6 +12,8 @@ extern "C" {
 
 void scipy_cblas_sgemm(
     int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+void scipy_cblas_sgemv(
+    int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
 void scipy_cblas_dgemm(
     int, int, int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
 void scipy_cblas_cgemm(
@@ -28,6 +30,13 @@ std::atomic<uint64_t> products{0};
 void count() {
   products.fetch_add(1, std::memory_order_relaxed);
 }
+
+constexpr int row_major = 101;
+constexpr int not_transposed = 111;
+constexpr int transposed = 112;
+
+// Up to so many rows are multiplied one by one.
+constexpr int few_rows = 3;
 } // namespace
 
 // What libmlx looks up must be visible whatever the compiler's default is.
@@ -37,6 +46,20 @@ EXPORTED void cblas_sgemm(
     int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float* a, int lda,
     const float* b, int ldb, float beta, float* c, int ldc) {
   count();
+  if (order == row_major && m <= few_rows && k > 0) {
+    // A token or two against a matrix of weights: OpenBLAS's product first copies the matrix into its own order, which
+    // costs several times what reading it once does, and its x86 kernels do not notice the vector.
+    int b_rows = transpose_b == transposed ? n : k;
+    int b_columns = transpose_b == transposed ? k : n;
+    int use = transpose_b == transposed ? not_transposed : transposed;
+    int step = transpose_a == transposed ? lda : 1;
+    for (int row = 0; row < m; row++) {
+      const float* x = transpose_a == transposed ? a + row : a + static_cast<int64_t>(row) * lda;
+      float* y = c + static_cast<int64_t>(row) * ldc;
+      scipy_cblas_sgemv(row_major, use, b_rows, b_columns, alpha, b, ldb, x, step, beta, y, 1);
+    }
+    return;
+  }
   scipy_cblas_sgemm(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 

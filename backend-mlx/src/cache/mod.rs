@@ -6,6 +6,8 @@
 
 mod kv;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use kv::KvCache;
 pub(crate) use sequence::{CacheShape, SequenceCache};

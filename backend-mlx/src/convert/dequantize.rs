@@ -37,7 +37,10 @@ pub fn dequantize(ggml_type: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<
         GgmlType::BF16 => bf16_to_f32(bytes, out),
         _ => {
             let Block { values, bytes: size, read } = block(ggml_type).ok_or(UnsupportedType(ggml_type))?;
-            assert!(bytes.len() % size == 0 && bytes.len() / size * values == out.len(), "whole blocks");
+            assert!(
+                bytes.len().is_multiple_of(size) && bytes.len() / size * values == out.len(),
+                "whole blocks"
+            );
             for (block, values) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(values)) {
                 read(block, values);
             }
@@ -46,15 +49,18 @@ pub fn dequantize(ggml_type: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<
     Ok(())
 }
 
+/// Writes the values of one block.
+type ReadBlock = fn(&[u8], &mut [f32]);
+
 /// One encoding in blocks.
 struct Block {
     values: usize,
     bytes: usize,
-    read: fn(&[u8], &mut [f32]),
+    read: ReadBlock,
 }
 
 fn block(ggml_type: GgmlType) -> Option<Block> {
-    let (values, bytes, read): (usize, usize, fn(&[u8], &mut [f32])) = match ggml_type {
+    let (values, bytes, read): (usize, usize, ReadBlock) = match ggml_type {
         GgmlType::Q4_0 => (32, 18, q4_0),
         GgmlType::Q4_1 => (32, 20, q4_1),
         GgmlType::Q5_0 => (32, 22, q5_0),

@@ -9,3 +9,6 @@ pub mod half;
 pub mod matrix;
 pub mod permute;
 pub mod repack;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -122,14 +122,10 @@ impl Attention {
         let batched = |of: &Tensor| of.reshape(&[1, of.len(0), of.len(1), dim]);
         let ty = queries.element_type();
         let (keys, values) = (batched(&keys.cast(ty)?)?, batched(&values.cast(ty)?)?);
-        let added;
         let mask = match mask {
             Mask::None => FusedMask::All,
             Mask::Causal => FusedMask::Causal,
-            Mask::Added(mask) => {
-                added = mask.cast(ty)?;
-                FusedMask::Added(&added)
-            }
+            Mask::Added(mask) => FusedMask::Added(mask),
         };
         let scale = 1.0 / (dim as f32).sqrt();
         let output = batched(queries)?.fused_attention(&keys, &values, scale, mask)?;

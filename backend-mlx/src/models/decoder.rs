@@ -37,7 +37,7 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// What the layers of a pass over these rows share.
     pub(crate) fn step(&self, rows: Vec<StepRow>) -> Result<Step> {
-        Step::new(rows, &self.rope, &self.windows, self.device)
+        Step::new(rows, &self.rope, &self.windows, (self.device, self.compute))
     }
 
     /// The residual stream after all layers, `[n_tokens, hidden]`, of the tokens `ids`, `[n_tokens]`. Appends their keys

@@ -3,7 +3,7 @@
 //! On a CPU attention is computed in blocks of queries, so that keys after a block's last query are not multiplied only to
 //! be masked: for a whole prompt that is almost half of the work.
 
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, ElementType, Result, Tensor};
 
 /// Queries per block.
 const BLOCK: usize = 128;
@@ -40,25 +40,33 @@ pub(crate) enum Mask {
 }
 
 impl Blocks {
-    /// For `n` queries from `position` on; with a window, a query sees that many keys, its own included.
-    pub(crate) fn new(position: usize, n: usize, window: Option<usize>, device: Device) -> Self {
+    /// For `n` queries from `position` on; with a window, a query sees that many keys, its own included. Masks are of the
+    /// type `compute`: one of f32 would promote everything after it.
+    pub(crate) fn new(
+        position: usize,
+        n: usize,
+        window: Option<usize>,
+        (device, compute): (Device, ElementType),
+    ) -> Result<Self> {
         let end = position + n;
         let binding = window.filter(|window| end > *window);
         if device == Device::Gpu {
-            return Self::Fused(match binding {
+            return Ok(Self::Fused(match binding {
                 None if n == 1 => Mask::None,
                 None => Mask::Causal,
-                Some(_) => Mask::Added(mask(position, n, 0, end, binding)),
-            });
+                Some(_) => Mask::Added(mask(position, n, 0, end, binding).cast(compute)?),
+            }));
         }
         let blocks = (0..n).step_by(BLOCK).map(|from| {
             let to = (from + BLOCK).min(n);
             let first_key = binding.map_or(0, |window| (position + from + 1).saturating_sub(window));
             let keys = (first_key, position + to);
-            let mask = (to - from > 1).then(|| mask(position + from, to - from, keys.0, keys.1, binding));
-            Block { queries: (from, to), keys, mask }
+            let mask = (to - from > 1)
+                .then(|| mask(position + from, to - from, keys.0, keys.1, binding).cast(compute))
+                .transpose()?;
+            Ok(Block { queries: (from, to), keys, mask })
         });
-        Self::Cpu(blocks.collect())
+        Ok(Self::Cpu(blocks.collect::<Result<_>>()?))
     }
 }
 

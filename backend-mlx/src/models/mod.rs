@@ -12,6 +12,8 @@ mod qwen2;
 mod qwen3;
 mod rope;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::Attention;
 pub(crate) use config::DecoderConfig;

@@ -2,7 +2,7 @@
 
 use super::mask::Blocks;
 use super::rope::{Rope, Rotation};
-use crate::tensor::{Device, Result};
+use crate::tensor::{Device, ElementType, Result};
 
 /// A run of tokens of one sequence within a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,20 +26,20 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// A step of these rows, for layers with these kinds of windows.
+    /// A step of these rows, for layers with these kinds of windows, computed on this device in this type.
     pub(crate) fn new(
         rows: Vec<StepRow>,
         rope: &Rope,
         windows: &[Option<usize>],
-        device: Device,
+        compute: (Device, ElementType),
     ) -> Result<Self> {
         let n_tokens = rows.iter().map(|row| row.n).sum();
         let rotation = rope.rotation(rows.iter().flat_map(|row| row.position..row.position + row.n));
         let blocks = windows.iter().map(|&window| {
-            let blocks = rows.iter().map(|row| Blocks::new(row.position, row.n, window, device));
-            (window, blocks.collect())
+            let blocks = rows.iter().map(|row| Blocks::new(row.position, row.n, window, compute));
+            Ok((window, blocks.collect::<Result<_>>()?))
         });
-        let blocks = blocks.collect();
+        let blocks = blocks.collect::<Result<_>>()?;
         Ok(Self { rows, n_tokens, rotation, blocks })
     }
 

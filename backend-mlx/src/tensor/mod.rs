@@ -6,14 +6,14 @@
 mod memory;
 mod ops;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 
 use half::{bf16, f16};
 use mlx_rs::{Array, Dtype};
 
-#[cfg(test)]
-pub(crate) use memory::{active_bytes, reset_peak};
 pub(crate) use memory::{clear_cache, peak_bytes};
 pub(crate) use ops::{FusedMask, Quantized, async_eval, concat, eval};
 pub(crate) use stream::{Device, on_stream};
@@ -179,12 +179,6 @@ impl Tensor {
             ElementType::F16 => Array::from_slice(&values(bytes, f16::from_le_bytes), &shape),
             ElementType::Bf16 => Array::from_slice(&values(bytes, bf16::from_le_bytes), &shape),
         })
-    }
-
-    /// Its lengths.
-    #[cfg(test)]
-    pub(crate) fn shape(&self) -> &[i32] {
-        self.array.shape()
     }
 
     /// Length of axis `axis`.

@@ -2,5 +2,8 @@
 
 #![cfg(feature = "mlx")]
 
+mod broken;
 mod common;
+mod conformance;
 mod oracle;
+mod sampling;

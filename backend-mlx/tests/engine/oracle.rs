@@ -17,7 +17,6 @@ async fn check(model: &str, oracle: &str, weights: WeightsMode, tolerance: f32) 
         let given = ids.clone();
         let got = with_runner(loaded.as_ref(), move |runner| evaluate(runner, SeqId(0), 0, &given)).await;
         let difference = worst(&got, &expected);
-        println!("{model} {prompt} {weights:?}: {difference:.1e}");
         assert!(difference <= tolerance, "{model} {prompt}: {difference}");
 
         let (greedy, margins) =
