@@ -27,6 +27,27 @@ use crate::{ID, raw};
 /// `UnsupportedArchitecture` and `ModelFile` as a load; `InvalidRequest` for anything but a .gguf file; `Engine` if libmlx
 /// failed.
 pub fn check_exactness(path: &Path, weights: WeightsMode) -> Result<ExactnessReport, BackendError> {
+    let mut report = ExactnessReport::default();
+    show_weights(path, weights, &mut |name, held, expected| {
+        report.n_tensors += 1;
+        report.n_values += expected.len() as u64;
+        report.differences.extend(compare(name, held, expected));
+    })?;
+    Ok(report)
+}
+
+/// Shows every tensor of the .gguf file at `path` to `each`: its name, the values that libmlx computes with, and ggml's own
+/// values of the file, in the same order of elements. Vectors (norms, biases) are widened to f32 on both sides.
+///
+/// Blocks; see [`check_exactness`].
+///
+/// # Errors
+/// As [`check_exactness`].
+pub fn show_weights(
+    path: &Path,
+    weights: WeightsMode,
+    each: &mut dyn FnMut(&str, &[f32], &[f32]),
+) -> Result<(), BackendError> {
     let model = inspect(path)?;
     if model.format != ModelFormat::Gguf {
         return Err(BackendError::invalid("model", "only .gguf files are converted at load"));
@@ -35,8 +56,14 @@ pub fn check_exactness(path: &Path, weights: WeightsMode) -> Result<ExactnessRep
     let checkpoint = GgufCheckpoint::open(&model, Family::of(&model)?)?;
     let placement =
         Placement { device: Device::Cpu, compute: ElementType::F32, held: Held::of(weights, Device::Cpu) };
-    let mut report = ExactnessReport::default();
-    for tensor in checkpoint.file().tensors().filter(|tensor| tensor.dims.len() == 2) {
+    for tensor in checkpoint.file().tensors() {
+        if tensor.dims.len() == 1 {
+            let expected = file_values(&checkpoint, tensor, expected_len(tensor))?;
+            let held = on_stream(|_| placement.vector(&expected)?.as_f32().map(|values| values.to_vec()));
+            let held = held.map_err(|error| BackendError::engine("convert a tensor", error))?;
+            each(&tensor.name, &held, &expected);
+            continue;
+        }
         let matrix = checkpoint.as_matrix(tensor)?;
         let held = on_stream(|_| held_values(placement, matrix));
         let held = held.map_err(|error| BackendError::engine("convert a tensor", error))?;
@@ -47,11 +74,13 @@ pub fn check_exactness(path: &Path, weights: WeightsMode) -> Result<ExactnessRep
                 None => file_values(&checkpoint, tensor, matrix.cols)?,
             },
         };
-        report.n_tensors += 1;
-        report.n_values += expected.len() as u64;
-        report.differences.extend(compare(&tensor.name, &held, &expected));
+        each(&tensor.name, &held, &expected);
     }
-    Ok(report)
+    Ok(())
+}
+
+fn expected_len(tensor: &TensorInfo) -> usize {
+    usize::try_from(tensor.n_elements()).unwrap_or(usize::MAX)
 }
 
 /// What libmlx has of a matrix.

@@ -37,9 +37,9 @@ mod stub;
 #[cfg(feature = "mlx")]
 pub use backend::MlxBackend;
 #[cfg(feature = "mlx")]
-pub use exactness::check_exactness;
+pub use exactness::{check_exactness, show_weights};
 #[cfg(not(feature = "mlx"))]
-pub use stub::{MlxBackend, check_exactness};
+pub use stub::{MlxBackend, check_exactness, show_weights};
 
 mod report;
 pub use report::{Difference, ExactnessReport};

@@ -66,6 +66,18 @@ pub fn check_exactness(_path: &Path, _weights: WeightsMode) -> Result<ExactnessR
     Err(left_out())
 }
 
+/// Refuses.
+///
+/// # Errors
+/// `NotCompiledIn`.
+pub fn show_weights(
+    _path: &Path,
+    _weights: WeightsMode,
+    _each: &mut dyn FnMut(&str, &[f32], &[f32]),
+) -> Result<(), BackendError> {
+    Err(left_out())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

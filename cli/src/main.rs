@@ -1,2 +1,97 @@
-//! The `duet` binary.
-fn main() {}
+//! The `duet` command: puts engines, server and bench together and speaks to the terminal.
+//!
+//! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed (one line says
+//! why), 2 the command line or the configuration is wrong.
+
+mod bench;
+mod compose;
+mod engines;
+mod model;
+mod progress;
+mod run;
+mod same_bits;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One server, two engines: GGUF models through llama.cpp, MLX models (and .gguf files) through MLX.
+#[derive(Debug, Parser)]
+#[command(name = "duet", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// What to log, as in `info` or `duet_server=debug,warn`
+    #[arg(long, global = true, value_name = "FILTER", env = "DUET_LOG", help_heading = "Logging")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models over HTTP as an OpenAI endpoint
+    Serve(serve::ServeArguments),
+    /// Answer one prompt in the terminal
+    Run(run::RunArguments),
+    /// Measure two engines against each other on the same weights and token ids
+    Bench(bench::BenchArguments),
+    /// List the engines of this build: versions, devices, CPU features, library
+    Engines(engines::EnginesArguments),
+}
+
+impl Command {
+    /// What is logged unless `--log` says otherwise: a server tells what it does, the others speak for themselves.
+    fn default_log(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info,llama_cpp=warn",
+            Self::Run(_) | Self::Bench(_) | Self::Engines(_) => "warn",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    reset_sigpipe();
+    let arguments = Arguments::parse();
+    let filter = arguments.log.as_deref().unwrap_or_else(|| arguments.command.default_log());
+    let filter = match tracing_subscriber::EnvFilter::try_new(filter) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&anyhow::anyhow!("--log {filter}: {error}"), 2),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into(), 1),
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve(arguments) => serve::serve(arguments).await,
+            Command::Bench(arguments) => bench::bench(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Engines(arguments) => engines::engines(&arguments),
+        }
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    say(&format!("duet: {}", duet_core::chain(error.as_ref())));
+    ExitCode::from(code)
+}
+
+/// One line on standard error.
+#[expect(clippy::print_stderr, reason = "the command line speaks to the terminal here and nowhere else")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Lets `duet … | head` end quietly, as other commands do, instead of with a write error.
+fn reset_sigpipe() {
+    #[cfg(unix)]
+    // SAFETY: called once, before any other thread exists; SIG_DFL is a valid disposition for SIGPIPE.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}

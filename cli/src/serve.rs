@@ -1,0 +1,203 @@
+//! `duet serve`: one model from the command line, or those of a config file.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use duet_server::{ApiError, ModelSummary, RawConfig, RawModel, Server, ServerConfig};
+use tokio::net::TcpListener;
+
+use crate::model::{LoadArguments, file_name};
+use crate::run::print;
+use crate::say;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Settings come from duet.toml, then from the environment (DUET_SERVER__PORT=9000), then from these flags.
+Models of a config load when they are first asked for; MODEL loads at once.")]
+pub(crate) struct ServeArguments {
+    /// A .gguf file or an MLX directory to serve beside the configured models
+    model: Option<PathBuf>,
+    /// Config file [default: duet.toml in the working directory, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8080]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Name of MODEL for clients [default: its file name]
+    #[arg(long, requires = "model")]
+    name: Option<String>,
+    #[command(flatten)]
+    load: LoadArguments,
+    /// Requests of MODEL that run at once [default: what fits memory]
+    #[arg(long, value_name = "N", requires = "model")]
+    parallel: Option<u32>,
+    /// KV cache that they share, in tokens [default: what fits memory]
+    #[arg(long, value_name = "TOKENS", requires = "model")]
+    kv_tokens: Option<u32>,
+}
+
+pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let mut flags = RawConfig::default();
+    flags.server.host.clone_from(&arguments.host);
+    flags.server.port = arguments.port;
+    let model = match &arguments.model {
+        Some(path) => Some(add_model(&mut flags, path, &arguments)?),
+        None => {
+            arguments.load.refuse_without_model()?;
+            None
+        }
+    };
+    let config = ServerConfig::load(arguments.config.as_deref(), &flags)?;
+    anyhow::ensure!(
+        !config.models.is_empty(),
+        "nothing to serve: name a model (`duet serve model.gguf`) or a config file with a [models.<name>] table"
+    );
+    let address = format!("{}:{}", config.http.host, config.http.port);
+    let server = Server::new(config, crate::compose::registry())?;
+    if let Some(name) = &model {
+        // Its headers are read before anything is bound or loaded: a wrong path costs no time.
+        server.inspect().await;
+        if let Some(error) = summary(&server, name).and_then(|summary| summary.error) {
+            return Err(api_error(&error));
+        }
+    }
+    let listener =
+        TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    print(&format!("duet {} listens on {url}\n", env!("CARGO_PKG_VERSION")))?;
+
+    let (give_up, gave_up) = tokio::sync::oneshot::channel::<()>();
+    let stop = async {
+        tokio::select! {
+            () = signalled() => say("stopping; once more ends at once"),
+            Ok(()) = gave_up => {}
+        }
+    };
+    let serving = tokio::spawn({
+        let server = server.clone();
+        async move { server.serve(listener, stop).await }
+    });
+    let mut code = ExitCode::SUCCESS;
+    match &model {
+        Some(name) => match server.load(name).await {
+            Ok(()) => print(&ready(&server, name, started))?,
+            Err(error) => {
+                say(&format!("duet: {}", api_error(&error)));
+                code = ExitCode::FAILURE;
+                let _ = give_up.send(()); // an error means that it is stopping already
+            }
+        },
+        None => {
+            // What cannot be served is said once at the start; the others are.
+            server.inspect().await;
+            for summary in server.models() {
+                print(&format!("{}\n", listed(&summary)))?;
+            }
+            std::mem::forget(give_up); // nobody gives up: only a signal ends it
+        }
+    }
+    serving.await.context("the server broke off")??;
+    Ok(code)
+}
+
+/// Puts MODEL and its flags into the settings; gives its name.
+fn add_model(flags: &mut RawConfig, path: &Path, arguments: &ServeArguments) -> anyhow::Result<String> {
+    let name = arguments.name.clone().unwrap_or_else(|| {
+        let file = file_name(path);
+        file.strip_suffix(".gguf").unwrap_or(&file).to_owned()
+    });
+    let load = &arguments.load;
+    let model = RawModel {
+        path: Some(std::path::absolute(path).with_context(|| path.display().to_string())?.into()),
+        engine: Some(load.engine.clone()),
+        context: load.context,
+        parallel: arguments.parallel,
+        kv_tokens: arguments.kv_tokens,
+        kv_type: load.kv_type.clone(),
+        threads: load.threads,
+        weights: Some(load.weights.clone()),
+        ..RawModel::default()
+    };
+    flags.models.insert(name.clone(), model);
+    Ok(name)
+}
+
+fn summary(server: &Server, name: &str) -> Option<ModelSummary> {
+    server.models().into_iter().find(|summary| summary.name == name)
+}
+
+fn listed(summary: &ModelSummary) -> String {
+    match (&summary.error, summary.engine) {
+        (Some(error), _) => format!("{}: cannot be served: {}", summary.name, api_error(error)),
+        (None, engine) => format!(
+            "{}: {} on {} ({})",
+            summary.name,
+            summary.quantization.as_deref().unwrap_or("?"),
+            engine.unwrap_or("?"),
+            summary.engine_reason.as_deref().unwrap_or("not inspected yet"),
+        ),
+    }
+}
+
+fn ready(server: &Server, name: &str, started: Instant) -> String {
+    let Some(summary) = summary(server, name) else { return String::new() };
+    let plan = summary.plan.clone().unwrap_or_default();
+    format!("{}\n{plan}\nready after {:.1} s\n", listed(&summary), started.elapsed().as_secs_f64())
+}
+
+/// The message for the terminal: the public one with the chain of causes behind it.
+fn api_error(error: &ApiError) -> anyhow::Error {
+    match &error.diagnostic {
+        Some(cause) if !error.message.contains(cause.as_ref()) => {
+            anyhow::anyhow!("{}: {cause}", error.message)
+        }
+        _ => anyhow::anyhow!("{}", error.message),
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM; a second one ends the process.
+async fn signalled() {
+    let mut signals = Signals::new();
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(130);
+    });
+}
+
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let of = |kind| signal(kind).expect("the runtime has its signal driver on");
+        Self(of(SignalKind::interrupt()), of(SignalKind::terminate()))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.0.recv() => {} _ = self.1.recv() => {} }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
