@@ -7,6 +7,8 @@ mod ids;
 mod pending;
 mod sampling;
 mod sequences;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

@@ -93,6 +93,13 @@ impl Sequences {
         one.add(&one).map(Some)
     }
 
+    /// Where all buffers of `seq` lie, evaluated.
+    #[cfg(test)]
+    pub(super) fn addresses(&self, seq: SeqId) -> Vec<*const f32> {
+        let tensors = self.get(seq).into_iter().flat_map(|sequence| sequence.cache.tensors());
+        tensors.map(|tensor| tensor.as_f32().expect("an f32 cache").as_ptr()).collect()
+    }
+
     /// Makes `to` begin with the first `n` tokens of `from`.
     pub(super) fn fork(&mut self, from: SeqId, to: SeqId, n: usize) -> Result<(), MlxError> {
         let fork = match self.get(from) {

@@ -5,5 +5,6 @@
 mod broken;
 mod common;
 mod conformance;
+mod demo;
 mod oracle;
 mod sampling;
