@@ -13,7 +13,7 @@ use crate::convert::permute::gguf_row;
 use crate::convert::repack::Groups;
 use crate::loader::{GgufCheckpoint, Held, Placement, Uploaded};
 use crate::models::Family;
-use crate::report::{Difference, ExactnessReport};
+use crate::report::{Difference, EachTensor, ExactnessReport};
 use crate::tensor::{Device, ElementType, MlxError, on_stream};
 use crate::{ID, raw};
 
@@ -46,7 +46,7 @@ pub fn check_exactness(path: &Path, weights: WeightsMode) -> Result<ExactnessRep
 pub fn show_weights(
     path: &Path,
     weights: WeightsMode,
-    each: &mut dyn FnMut(&str, &[f32], &[f32]),
+    each: &mut EachTensor<'_>,
 ) -> Result<(), BackendError> {
     let model = inspect(path)?;
     if model.format != ModelFormat::Gguf {

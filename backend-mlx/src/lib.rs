@@ -42,7 +42,7 @@ pub use exactness::{check_exactness, show_weights};
 pub use stub::{MlxBackend, check_exactness, show_weights};
 
 mod report;
-pub use report::{Difference, ExactnessReport};
+pub use report::{Difference, EachTensor, ExactnessReport};
 
 /// The engine's id.
 pub const ID: &str = "mlx";

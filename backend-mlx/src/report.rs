@@ -28,3 +28,6 @@ pub struct Difference {
     /// The largest difference.
     pub largest: f32,
 }
+
+/// Takes a tensor's name, its values as MLX computes with them, and the file's own.
+pub type EachTensor<'a> = dyn FnMut(&str, &[f32], &[f32]) + 'a;

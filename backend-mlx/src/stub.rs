@@ -9,7 +9,7 @@ use duet_core::{
     BackendError, BackendInfo, InferenceBackend, LoadProgress, LoadSpec, LoadedModel, Probe, WeightsMode,
 };
 
-use crate::{ExactnessReport, ID};
+use crate::{EachTensor, ExactnessReport, ID};
 
 fn left_out() -> BackendError {
     BackendError::NotCompiledIn { backend: ID, feature: "mlx" }
@@ -73,7 +73,7 @@ pub fn check_exactness(_path: &Path, _weights: WeightsMode) -> Result<ExactnessR
 pub fn show_weights(
     _path: &Path,
     _weights: WeightsMode,
-    _each: &mut dyn FnMut(&str, &[f32], &[f32]),
+    _each: &mut EachTensor<'_>,
 ) -> Result<(), BackendError> {
     Err(left_out())
 }
