@@ -80,11 +80,7 @@ impl InferenceBackend for GgufBackend {
             );
         }
         notes.extend(cpu::missing(&library().system_info));
-        Ok(Probe {
-            weights: format!("{} as in the file", model.quantization),
-            bits_per_weight: model.bits_per_weight,
-            notes,
-        })
+        Ok(Probe { weights: weights(model), bits_per_weight: model.bits_per_weight, notes })
     }
 
     async fn load(
@@ -105,8 +101,7 @@ fn build(
     settings: &GgufSettings,
     control: &LoadControl,
 ) -> Result<(GgufRunner, LoadedInfo), BackendError> {
-    let Loaded { runner, facts, context } =
-        load_runner(spec, settings, &mut |fraction| control.report(fraction))?;
+    let Loaded { runner, context } = load_runner(spec, settings, &mut |fraction| control.report(fraction))?;
     if let Some(line) = cpu::missing(&library().system_info) {
         tracing::warn!("{line}");
     }
@@ -115,13 +110,17 @@ fn build(
         backend_version: version(),
         device: library().devices().into_iter().min_by_key(|d| d.is_cpu).map_or("CPU".into(), |d| d.name),
         model: spec.model.clone(),
-        weights: facts.description,
+        weights: weights(&spec.model),
         weight_bytes_per_token: weight_bytes_per_token(&spec.model),
         kv_type: format!("{:?}", context.kv_type).to_lowercase(),
         notes: notes(&context, settings),
         load_time: std::time::Duration::ZERO, // measured by the engine
     };
     Ok((runner, info))
+}
+
+fn weights(model: &ModelInfo) -> String {
+    format!("{} as in the file", model.quantization)
 }
 
 /// What one decode step of one sequence reads: everything but the embedding table (unless it is the head too), and of the

@@ -7,9 +7,7 @@ use duet_core::model::{ModelFormat, ModelInfo, inspect};
 use duet_core::{BackendError, LoadSpec};
 
 use crate::ID;
-use crate::raw::{
-    Context, ContextSettings, FlashAttention, Model, ModelError, ModelFacts, ModelSettings, library,
-};
+use crate::raw::{Context, ContextSettings, FlashAttention, Model, ModelError, ModelSettings, library};
 use crate::runner::GgufRunner;
 use crate::settings::GgufSettings;
 use crate::snapshot::SnapshotKey;
@@ -18,7 +16,6 @@ use crate::snapshot::SnapshotKey;
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) runner: GgufRunner,
-    pub(crate) facts: ModelFacts,
     pub(crate) context: ContextSettings,
 }
 
@@ -52,12 +49,9 @@ pub(crate) fn load_runner(
     let warm_up_token = spec.model.bos_token_id.filter(|&id| (id as usize) < facts.n_vocab).unwrap_or(0);
     let mut runner =
         GgufRunner::new(context, &facts, spec.context_length, snapshot_key(&now, &context_settings));
-    if !progress(0.97) {
-        return Err(BackendError::LoadCancelled);
-    }
-    runner.warm_up(warm_up_token)?;
+    runner.warm_up(warm_up_token, &mut || !progress(0.97))?;
     progress(1.0);
-    Ok(Loaded { runner, facts, context: context_settings })
+    Ok(Loaded { runner, context: context_settings })
 }
 
 fn load_error(path: &Path, error: ModelError) -> BackendError {

@@ -33,3 +33,16 @@ pub fn runner_and_raw_loop(
         .ok_or_else(|| BackendError::load_failed(path, "no second context"))?;
     Ok((runner, raw))
 }
+
+/// A loop over weights of its own, loaded with these settings.
+///
+/// # Errors
+/// As [`runner_and_raw_loop`].
+pub fn raw_loop(
+    path: &Path,
+    settings: &GgufSettings,
+    context_length: u32,
+    threads: u32,
+) -> Result<RawLoop, BackendError> {
+    Ok(runner_and_raw_loop(path, settings, context_length, threads)?.1)
+}

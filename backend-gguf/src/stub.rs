@@ -59,3 +59,23 @@ impl InferenceBackend for GgufBackend {
 pub fn load_tokenizer(_path: &Path) -> Result<Arc<dyn Tokenizer>, BackendError> {
     Err(not_compiled_in())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_llama_cpp_says_so() {
+        let backend = GgufBackend::new(GgufSettings::default());
+        assert_eq!((backend.info().id, backend.info().devices.len()), (ID, 0));
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-llama.gguf");
+        let model = duet_core::model::inspect(&fixture).expect("a fixture");
+        let error = backend.probe(&model).expect_err("not here");
+        assert!(
+            matches!(error, BackendError::NotCompiledIn { backend: "gguf", feature: "gguf" }),
+            "{error:?}"
+        );
+        let error = load_tokenizer(&fixture).expect_err("nor its vocabulary");
+        assert!(error.to_string().contains("no gguf engine"), "{error}");
+    }
+}

@@ -1,6 +1,8 @@
 //! A context: one KV cache and one set of buffers over a model, bound to the thread that made it.
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +40,8 @@ pub(crate) struct Context {
     memory: sys::llama_memory_t,
     settings: ContextSettings,
     n_vocab: usize,
+    /// Rows of logits that the last decode left.
+    n_outputs: usize,
     buffers: Buffers,
     /// Dropped after the context (see `Drop`), so that the model outlives it.
     model: Arc<Model>,
@@ -67,7 +71,16 @@ impl Context {
         // SAFETY: a live context, which owns the memory object.
         let memory = unsafe { sys::llama_get_memory(pointer.as_ptr()) };
         let buffers = Buffers::from_log(&lines);
-        let context = Self { pointer, memory, settings, n_vocab, buffers, model, _one_thread: PhantomData };
+        let context = Self {
+            pointer,
+            memory,
+            settings,
+            n_vocab,
+            n_outputs: 0,
+            buffers,
+            model,
+            _one_thread: PhantomData,
+        };
         context.check().map_err(ModelError::Library)?;
         Ok(context)
     }
@@ -126,17 +139,47 @@ impl Context {
     /// Evaluates the batch. Blocks on a CPU; a GPU may still be at work when this returns.
     pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
         self.may_decode(batch).map_err(DecodeError::Refused)?;
+        self.n_outputs = 0;
         let (code, lines) = capture(|| {
             // SAFETY: a live context on its own thread; the view lives over the call, and what the library asserts about
             // it was checked above.
             unsafe { sys::llama_decode(self.pointer.as_ptr(), batch.as_raw()) }
         });
         match code {
-            0 => Ok(()),
+            0 => {
+                self.n_outputs = batch.n_outputs();
+                Ok(())
+            }
             1 => Err(DecodeError::NoCells),
             -1 => Err(DecodeError::Invalid(errors(&lines))),
             code => Err(DecodeError::Failed { code, reason: errors(&lines) }),
         }
+    }
+
+    /// As [`Context::decode`], but given up when `stop` says so, which the CPU asks between the nodes of the graph.
+    pub(crate) fn decode_unless(
+        &mut self,
+        batch: &mut Batch,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(), DecodeError> {
+        let mut stop: &mut dyn FnMut() -> bool = stop;
+        let user = std::ptr::from_mut(&mut stop).cast();
+        // SAFETY: a live context on its own thread; `stop` lives until the callback is taken out again below.
+        unsafe { sys::llama_set_abort_callback(self.pointer.as_ptr(), Some(ask), user) };
+        let result = self.decode(batch);
+        self.synchronize();
+        // SAFETY: a live context on its own thread, at rest.
+        unsafe { sys::llama_set_abort_callback(self.pointer.as_ptr(), None, std::ptr::null_mut()) };
+        result
+    }
+
+    /// From now on every decode asks `stop` whether to give up.
+    #[cfg(test)]
+    pub(crate) fn stop_whenever(&mut self, stop: impl FnMut() -> bool + 'static) {
+        let stop: &'static mut dyn FnMut() -> bool = Box::leak(Box::new(stop));
+        let user = std::ptr::from_mut(Box::leak(Box::new(stop))).cast();
+        // SAFETY: a live context on its own thread; both boxes are never freed.
+        unsafe { sys::llama_set_abort_callback(self.pointer.as_ptr(), Some(ask), user) };
     }
 
     fn may_decode(&self, batch: &Batch) -> Result<(), String> {
@@ -162,11 +205,10 @@ impl Context {
         Ok(())
     }
 
-    /// Logits of the batch decoded last, `[n_outputs, n_vocab]` f32 in the order of its rows. Waits for the device.
-    ///
-    /// `n_outputs` is what that batch asked for; 0 gives an empty slice, and so does a library that has nothing.
-    pub(crate) fn logits(&self, n_outputs: usize) -> &[f32] {
-        if n_outputs == 0 || n_outputs > self.settings.n_outputs as usize {
+    /// Logits of the batch decoded last, `[n_outputs, n_vocab]` f32 in the order of its rows; empty if it wanted none or
+    /// failed. Waits for the device.
+    pub(crate) fn logits(&self) -> &[f32] {
+        if self.n_outputs == 0 {
             return &[];
         }
         // SAFETY: a live context on its own thread.
@@ -175,30 +217,14 @@ impl Context {
             return &[];
         }
         // SAFETY: the library keeps one row of `n_vocab` floats per output of the last batch, contiguous and in batch
-        // order, until the next decode, which needs `&mut self`. Its buffer is never smaller than the most outputs a
-        // batch has had, and callers pass the last batch's count.
-        unsafe { std::slice::from_raw_parts(pointer, n_outputs * self.n_vocab) }
+        // order, until the next decode, which needs `&mut self`.
+        unsafe { std::slice::from_raw_parts(pointer, self.n_outputs * self.n_vocab) }
     }
 
     /// Waits until the device has finished.
     pub(crate) fn synchronize(&self) {
         // SAFETY: a live context on its own thread.
         unsafe { sys::llama_synchronize(self.pointer.as_ptr()) };
-    }
-
-    /// Lets the CPU compute `n` more graph nodes, then aborts whatever runs. For tests of failed steps.
-    #[cfg(test)]
-    pub(crate) fn abort_after_nodes(&mut self, n: i64) -> &'static std::sync::atomic::AtomicI64 {
-        use std::sync::atomic::{AtomicI64, Ordering};
-        unsafe extern "C" fn spent(left: *mut std::ffi::c_void) -> bool {
-            // SAFETY: the leaked counter below.
-            unsafe { &*left.cast::<AtomicI64>() }.fetch_sub(1, Ordering::Relaxed) <= 0
-        }
-        let left: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(n)));
-        let user = std::ptr::from_ref(left).cast_mut().cast();
-        // SAFETY: a live context on its own thread; the counter is never freed.
-        unsafe { sys::llama_set_abort_callback(self.pointer.as_ptr(), Some(spent), user) };
-        left
     }
 
     fn knows(&self, sequence: u32) -> bool {
@@ -267,6 +293,13 @@ impl Context {
         });
         n == bytes.len() && n > 0
     }
+}
+
+/// Called by the first compute thread, which is the one that called `llama_decode`.
+unsafe extern "C" fn ask(user: *mut c_void) -> bool {
+    // SAFETY: `decode_unless` passes a reference that outlives the call, and nobody else uses it meanwhile.
+    let stop = unsafe { &mut *user.cast::<&mut dyn FnMut() -> bool>() };
+    catch_unwind(AssertUnwindSafe(stop)).unwrap_or(true)
 }
 
 impl Drop for Context {

@@ -36,10 +36,6 @@ pub(crate) enum ModelError {
 /// What the library says of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelFacts {
-    /// "llama 135M Q4_1", in llama.cpp's words.
-    pub(crate) description: String,
-    /// Bytes of all tensors.
-    pub(crate) n_bytes: u64,
     pub(crate) n_vocab: usize,
     /// Attention window in tokens; 0 without one.
     pub(crate) window: u32,
@@ -142,11 +138,9 @@ impl Model {
 
     /// What the library says of it.
     pub(crate) fn facts(&self) -> ModelFacts {
-        let mut buffer = [0u8; 256];
         let pointer = self.as_ptr();
-        // SAFETY: a live model; the buffer is as long as stated, and the text is NUL-terminated and cut to fit.
+        // SAFETY: a live model.
         let (encoder, decoder, diffusion, window) = unsafe {
-            sys::llama_model_desc(pointer, buffer.as_mut_ptr().cast(), buffer.len());
             (
                 sys::llama_model_has_encoder(pointer),
                 sys::llama_model_has_decoder(pointer),
@@ -154,10 +148,7 @@ impl Model {
                 sys::llama_model_n_swa(pointer),
             )
         };
-        let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
         ModelFacts {
-            description: String::from_utf8_lossy(&buffer[..end]).into_owned(),
-            n_bytes: self.inner.size(),
             n_vocab: usize::try_from(self.inner.n_vocab()).unwrap_or(0),
             window: u32::try_from(window).unwrap_or(0),
             recurrent: self.inner.is_recurrent() || self.inner.is_hybrid(),

@@ -146,15 +146,27 @@ async fn a_load_is_cancelled_by_its_progress_sink() {
     }
 }
 
+/// Tells when it is dropped, with whatever owns it.
+struct Farewell(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.0.take().expect("dropped once").send(());
+    }
+}
+
 #[tokio::test]
 async fn dropping_the_load_future_stops_llama_cpp() {
     let backend = GgufBackend::default();
     let (entered, inside) = tokio::sync::oneshot::channel();
     let (release, held) = std::sync::mpsc::channel::<()>();
+    let (gone, over) = tokio::sync::oneshot::channel();
+    let farewell = Farewell(Some(gone));
     let signals = std::sync::Mutex::new(Some((entered, held)));
     let n_later = Arc::new(AtomicUsize::new(0));
     let counter = n_later.clone();
     let progress = Arc::new(move |fraction: f32| {
+        let _alive = &farewell;
         if fraction > 0.0 {
             match signals.lock().expect("one thread").take() {
                 // The first tensor is in: hold the load here until its future is gone.
@@ -167,16 +179,12 @@ async fn dropping_the_load_future_stops_llama_cpp() {
         }
         true
     });
-    let load = backend.load(spec("tiny-llama.gguf"), progress.clone());
     tokio::select! {
-        _ = load => panic!("held back"),
+        _ = backend.load(spec("tiny-llama.gguf"), progress) => panic!("held back"),
         entered = inside => entered.expect("the load began"),
     }
     release.send(()).expect("the load waits");
-    // The engine's thread lets go of the progress sink when the load is over.
-    while Arc::strong_count(&progress) > 1 {
-        tokio::task::yield_now().await;
-    }
+    over.await.expect("the engine's thread lets go of the sink when the load is over");
     assert_eq!(n_later.load(Ordering::Relaxed), 0, "no tensor was read after the future was dropped");
 }
 

@@ -104,18 +104,30 @@ fn the_tables_are_whole() {
     assert!(tokenizer.kind().ends_with("(gguf)"), "{}", tokenizer.kind());
 }
 
+/// A pre-tokenizer on `std::regex` recurses for every character of a match.
 #[test]
 fn long_words_do_not_overflow_the_stack() {
-    let tokenizer = tokenizer();
-    // On a thread with as little stack as an executor's worker has.
-    let worker = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
-        for unit in ["a", "1", " ", "\n", "!", "é", "日"] {
-            let text = unit.repeat(200_000 / unit.len());
-            let ids = tokenizer.encode(&text, PLAIN).expect("encodes");
-            assert_eq!(decode(tokenizer.as_ref(), &ids), text.as_bytes());
-        }
-    });
-    worker.expect("a thread").join().expect("no overflow");
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bytes = std::fs::read(fixture("tiny-llama-tied.gguf")).expect("a fixture");
+    let key = bytes.windows(18).position(|window| window == b"tokenizer.ggml.pre").expect("the key");
+    let value = key + 18 + 12; // type and length of the value
+    assert_eq!(&bytes[value..value + 6], b"smollm");
+    bytes[value..value + 6].copy_from_slice(b"gpt-4o");
+    let path = dir.path().join("gpt-4o.gguf");
+    std::fs::write(&path, bytes).expect("a temporary file");
+    for tokenizer in [tokenizer(), load_tokenizer(&path).expect("a vocabulary")] {
+        // On a thread with as little stack as an executor's worker has.
+        let worker = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+            for unit in ["a", "A", "1", " ", "\n", "!", "é", "日"] {
+                for n_bytes in [1000, 1023, 1025, 100_000] {
+                    let text = unit.repeat(n_bytes / unit.len());
+                    let ids = tokenizer.encode(&text, PLAIN).expect("encodes");
+                    assert_eq!(decode(tokenizer.as_ref(), &ids), text.as_bytes());
+                }
+            }
+        });
+        worker.expect("a thread").join().expect("no overflow");
+    }
 }
 
 #[test]

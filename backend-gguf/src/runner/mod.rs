@@ -1,23 +1,29 @@
 //! llama.cpp as a [`ModelRunner`]: one context, several sequences, one step at a time.
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use duet_core::text::TokenId;
 use duet_core::{
-    BackendError, Capabilities, MemoryReport, ModelRunner, PlanRow, RowTokens, SeqId, SequenceSnapshot,
-    StepId, StepOutput, StepPlan, Want,
+    BackendError, Capabilities, MemoryReport, ModelRunner, SeqId, SequenceSnapshot, StepId, StepOutput,
+    StepPlan,
 };
 
 use crate::cells::CellBook;
 use crate::passes::{CallLimits, is_full, n_passes_of_equal_rows, tokens};
-use crate::raw::{Batch, Context, DecodeError, ModelFacts, RawLoop};
+use crate::raw::{Batch, BatchRow, Context, DecodeError, ModelFacts, RawLoop};
 use crate::snapshot::{DIGEST, SnapshotKey};
+use check::{invalid, unsupported};
 
 /// Where the logits of the newest step lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Logits {
-    /// In llama.cpp's buffer: so many rows, not copied.
-    InPlace(usize),
-    /// In ours, because the step took several calls, each of which overwrites that buffer.
-    Gathered,
+struct Logits {
+    /// As the plan asked for.
+    n_rows: usize,
+    /// In llama.cpp's buffer, not copied; otherwise in ours, because the step took several calls and each overwrites that
+    /// buffer.
+    in_place: bool,
 }
 
 /// A context of llama.cpp and the book of its sequences. Made, used and dropped on one thread.
@@ -87,67 +93,31 @@ impl GgufRunner {
     }
 
     /// Evaluates one token of sequence 0 and forgets it: pages the weights in, starts the compute threads and builds the
-    /// graph, so that the first request does not pay for it.
-    pub(crate) fn warm_up(&mut self, token: TokenId) -> Result<(), BackendError> {
-        let row =
-            PlanRow { seq: SeqId(0), position: 0, tokens: RowTokens::Host(&[token]), want: Want::LastLogits };
-        self.submit(StepPlan { rows: &[row] })?;
-        self.collect()?;
-        self.release(SeqId(0));
-        (self.n_steps, self.n_passes) = (0, 0);
-        Ok(())
+    /// graph, so that the first request does not pay for it. Given up when `stop` says so.
+    pub(crate) fn warm_up(
+        &mut self,
+        token: TokenId,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(), BackendError> {
+        self.batch.clear();
+        self.batch.push(BatchRow { token, position: 0, sequence: 0, output: true });
+        let mut stopped = false;
+        let result = self.context.decode_unless(&mut self.batch, &mut || {
+            stopped |= stop();
+            stopped
+        });
+        self.context.synchronize();
+        self.context.remove(0, 0);
+        match result {
+            _ if stopped => Err(BackendError::LoadCancelled),
+            Ok(()) => Ok(()),
+            Err(error) => Err(BackendError::engine("warm-up", error)),
+        }
     }
 
     /// A plain loop over the same weights, to be measured against.
     pub(crate) fn raw_loop(&self, n_ctx: u32, n_threads: u32) -> Option<RawLoop> {
         RawLoop::new(self.context.model().clone(), n_ctx, n_threads)
-    }
-
-    /// Everything that can be wrong with a plan, before llama.cpp sees it.
-    fn check(&self, plan: &StepPlan<'_>) -> Result<(), BackendError> {
-        let refuse = |message: String| Err(BackendError::engine("decode", message));
-        if self.in_flight.is_some() {
-            return refuse("the step before has not been collected".into());
-        }
-        if plan.rows.is_empty() {
-            return refuse("a step without rows".into());
-        }
-        if plan.rows.windows(2).any(|pair| pair[0].seq >= pair[1].seq) {
-            return refuse("rows are not in rising order of their sequences".into());
-        }
-        for row in plan.rows {
-            let seq = row.seq.0;
-            let RowTokens::Host(ids) = row.tokens else {
-                return Err(unsupported("tokens sampled on the device"));
-            };
-            if matches!(row.want, Want::Token(_)) {
-                return Err(unsupported("sampling on the device"));
-            }
-            if seq >= self.capabilities.max_sequences {
-                return refuse(format!("sequence {seq} of {}", self.capabilities.max_sequences));
-            }
-            if ids.is_empty() {
-                return refuse(format!("a row of sequence {seq} without tokens"));
-            }
-            if let Some(id) = ids.iter().find(|id| **id as usize >= self.context.n_vocab()) {
-                return refuse(format!("token {id} of a vocabulary of {}", self.context.n_vocab()));
-            }
-            let length = self.cells.len(seq);
-            if row.position != length {
-                return refuse(format!(
-                    "position {} of sequence {seq}, which has {length} tokens",
-                    row.position
-                ));
-            }
-            if !self.cells.fits_sequence(seq, ids.len()) {
-                return Err(BackendError::KvCacheFull { n_rows: plan.n_tokens() });
-            }
-        }
-        if self.cells.fits(plan.n_tokens()) {
-            Ok(())
-        } else {
-            Err(BackendError::KvCacheFull { n_rows: plan.n_tokens() })
-        }
     }
 
     /// Evaluates the plan in as few calls as the batch allows; gathers logits if it takes more than one.
@@ -174,14 +144,14 @@ impl GgufRunner {
             let n_outputs = self.batch.n_outputs();
             let is_last = rows.peek().is_none();
             if is_last && self.gathered.is_empty() {
-                return Ok(Logits::InPlace(n_outputs));
+                return Ok(Logits { n_rows: n_outputs, in_place: true });
             }
             if n_outputs > 0 {
-                self.gathered.extend_from_slice(self.context.logits(n_outputs));
+                self.gathered.extend_from_slice(self.context.logits());
             }
             self.batch.clear();
         }
-        Ok(Logits::Gathered)
+        Ok(Logits { n_rows: plan.n_logits(), in_place: false })
     }
 
     /// Puts the plan's sequences back to their lengths from before it.
@@ -198,39 +168,6 @@ impl GgufRunner {
             detail: "a failed step could not be taken back from this model's cache".into(),
         })
     }
-
-    /// Whether a sequence can go on from its first `n` tokens (fewer than it has).
-    fn can_cut(&self, seq: SeqId, n: u32) -> bool {
-        match (self.recurrent, self.window) {
-            (true, _) => n == 0,
-            (false, None) => true,
-            (false, Some(window)) => {
-                let oldest = self.context.positions(seq.0).map_or(0, |(oldest, _)| oldest);
-                n == 0 || oldest <= n.saturating_sub(window)
-            }
-        }
-    }
-
-    fn known(&self, seq: SeqId) -> Result<(), BackendError> {
-        let n = self.capabilities.max_sequences;
-        if seq.0 < n { Ok(()) } else { Err(invalid(format!("sequence {} of {n}", seq.0))) }
-    }
-
-    fn unused(&self, seq: SeqId) -> Result<(), BackendError> {
-        self.known(seq)?;
-        match self.cells.len(seq.0) {
-            0 => Ok(()),
-            n => Err(invalid(format!("sequence {} is in use: it has {n} tokens", seq.0))),
-        }
-    }
-}
-
-fn invalid(message: String) -> BackendError {
-    BackendError::InvalidRequest { param: None, message }
-}
-
-fn unsupported(feature: &'static str) -> BackendError {
-    BackendError::Unsupported { feature: feature.into(), backend: crate::ID.into() }
 }
 
 impl ModelRunner for GgufRunner {
@@ -270,19 +207,13 @@ impl ModelRunner for GgufRunner {
     fn collect(&mut self) -> Result<StepOutput<'_>, BackendError> {
         let (step, logits) =
             self.in_flight.take().ok_or_else(|| BackendError::engine("collect", "no step is in flight"))?;
+        self.context.synchronize();
         let n_vocab = self.context.n_vocab();
-        let logits = match logits {
-            Logits::Gathered => &self.gathered,
-            Logits::InPlace(n_outputs) => {
-                self.context.synchronize();
-                let logits = self.context.logits(n_outputs);
-                if logits.len() != n_outputs * n_vocab {
-                    return Err(BackendError::engine("collect", "llama.cpp has no logits for the step"));
-                }
-                logits
-            }
-        };
-        Ok(StepOutput { step, logits, n_vocab, tokens: &self.no_tokens })
+        let rows = if logits.in_place { self.context.logits() } else { &self.gathered };
+        if rows.len() != logits.n_rows * n_vocab {
+            return Err(BackendError::engine("collect", "llama.cpp has no logits for the step"));
+        }
+        Ok(StepOutput { step, logits: rows, n_vocab, tokens: &self.no_tokens })
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, n_tokens: u32) -> Result<(), BackendError> {
@@ -392,72 +323,6 @@ impl ModelRunner for GgufRunner {
             kv_bytes: known(buffers.cache),
             compute_bytes: known(buffers.compute + buffers.output),
             peak_bytes: None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::sync::atomic::Ordering;
-
-    use duet_core::LoadSpec;
-    use duet_core::model::{KvType, inspect};
-
-    use super::*;
-    use crate::load::load_runner;
-    use crate::settings::GgufSettings;
-    use crate::tokenizer::load_tokenizer;
-
-    fn runner(kv_unified: bool) -> GgufRunner {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-llama.gguf");
-        let mut spec = LoadSpec::new(Arc::new(inspect(&path).unwrap()), load_tokenizer(&path).unwrap());
-        (spec.parallel, spec.context_length, spec.kv_tokens) = (2, 256, 512);
-        (spec.threads, spec.kv_unified, spec.kv_type) = (Some(2), Some(kv_unified), Some(KvType::F32));
-        let settings = GgufSettings { micro_batch: 8, batch: 16, ..GgufSettings::default() };
-        load_runner(&spec, &settings, &mut |_| true).unwrap().runner
-    }
-
-    fn evaluate(runner: &mut GgufRunner, rows: &[PlanRow<'_>]) -> Result<Vec<f32>, BackendError> {
-        runner.submit(StepPlan { rows })?;
-        Ok(runner.collect()?.logits.to_vec())
-    }
-
-    fn row(seq: u32, position: u32, tokens: &[TokenId]) -> PlanRow<'_> {
-        PlanRow { seq: SeqId(seq), position, tokens: RowTokens::Host(tokens), want: Want::LastLogits }
-    }
-
-    /// Aborted anywhere in a step of several calls of several micro-batches, a step leaves no trace.
-    #[test]
-    fn an_aborted_step_is_taken_back() {
-        for kv_unified in [true, false] {
-            let mut runner = runner(kv_unified);
-            let start: Vec<TokenId> = (20..30).collect();
-            let more: Vec<TokenId> = (100..140).collect();
-            let left = runner.context.abort_after_nodes(i64::MAX);
-            evaluate(&mut runner, &[row(0, 0, &start)]).unwrap();
-            left.store(1 << 40, Ordering::Relaxed);
-            let rows = [row(0, 10, &more), row(1, 0, &more)];
-            let expected = evaluate(&mut runner, &rows).unwrap();
-            let n_nodes = (1 << 40) - left.load(Ordering::Relaxed);
-            assert!(n_nodes > 100, "five calls of two micro-batches: {n_nodes}");
-            assert!(runner.truncate(SeqId(0), 10).unwrap());
-            runner.release(SeqId(1));
-            for part in 0..8 {
-                left.store(n_nodes * part / 8, Ordering::Relaxed);
-                let error = evaluate(&mut runner, &rows).unwrap_err();
-                assert!(error.chain().contains("llama_decode gave 2"), "{}", error.chain());
-                assert_eq!((runner.sequence_len(SeqId(0)), runner.sequence_len(SeqId(1))), (10, 0));
-                assert_eq!(runner.n_cells_used(), 10);
-                assert_eq!(runner.context.positions(0), Some((0, 9)), "in llama.cpp's own book too");
-                assert_eq!(runner.context.positions(1), None);
-                runner.collect().expect_err("a failed step gives nothing");
-            }
-            left.store(i64::MAX, Ordering::Relaxed);
-            let again = evaluate(&mut runner, &rows).unwrap();
-            let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
-            assert!(expected.iter().zip(&again).all(|(a, b)| (a - b).abs() <= 1e-3 * scale));
         }
     }
 }
