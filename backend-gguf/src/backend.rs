@@ -30,7 +30,7 @@ impl GgufBackend {
 }
 
 fn version() -> String {
-    format!("llama.cpp {} (ggml {}; {VERSIONS})", library().version, library().ggml_version)
+    format!("{} (ggml {}; {VERSIONS})", library().version, library().ggml_version)
 }
 
 #[async_trait]
