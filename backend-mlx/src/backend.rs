@@ -67,10 +67,7 @@ impl MlxBackend {
         let compute = match (self.device, model.format) {
             (Device::Cpu, _) => ElementType::F32,
             (Device::Gpu, ModelFormat::Gguf) => ElementType::F16,
-            (Device::Gpu, ModelFormat::MlxDirectory) if model.quantization.contains("F16") => {
-                ElementType::F16
-            }
-            (Device::Gpu, ModelFormat::MlxDirectory) => ElementType::Bf16,
+            (Device::Gpu, ModelFormat::MlxDirectory) => loader::compute_type(model),
         };
         let placement = Placement { device: self.device, compute, held: Held::of(mode, self.device) };
         let too_large = available_bytes().is_some_and(|free| inventory.n_bytes(placement) > free);

@@ -117,6 +117,7 @@ impl Builder<'_> {
             gate_up: self.mlx(self.plan.placement.projection(gate_up))?,
             down: self.linear(&path("mlp.down_proj"), config.hidden_size, width, with_bias)?,
             intermediate: width,
+            device: self.plan.placement.device,
         };
         Ok(Layer {
             attention_norm: self.norm(&path("input_layernorm"))?,

@@ -20,6 +20,7 @@ pub(crate) use upload::{Held, Placement, Uploaded};
 
 use crate::convert::matrix::Matrix;
 use crate::models::Family;
+use crate::tensor::ElementType;
 
 /// A model's tensors by the names of its original checkpoint.
 pub(crate) trait Checkpoint {
@@ -48,6 +49,12 @@ pub(crate) fn open(model: &ModelInfo, family: &Family) -> Result<Box<dyn Checkpo
         ModelFormat::MlxDirectory => Box::new(MlxCheckpoint::open(model)?),
         ModelFormat::Gguf => Box::new(GgufCheckpoint::open(model, family)?),
     })
+}
+
+/// The type that the checkpoint of an MLX directory was made to be computed in: that of its norms.
+pub(crate) fn compute_type(model: &ModelInfo) -> ElementType {
+    let norm = MlxCheckpoint::open(model).ok().and_then(|files| files.norm_type());
+    norm.map_or(ElementType::Bf16, ElementType::from)
 }
 
 /// A contradiction within the files of `model`.

@@ -64,6 +64,12 @@ impl MlxCheckpoint {
         Ok(forms)
     }
 
+    /// The type of the last norm, where it is one that weights have.
+    pub(crate) fn norm_type(&self) -> Option<DenseType> {
+        let name = "model.norm.weight";
+        self.dense_type(name, self.files.get(name)?).ok()
+    }
+
     /// Whether the module has packed weights is for the file to say (it has scales, or has not), and so are its bits; only
     /// where the shapes leave a choice the configuration decides.
     fn form(

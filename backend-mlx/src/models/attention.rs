@@ -114,7 +114,7 @@ impl Attention {
                 n_keys,
             ])?;
         }
-        scores.softmax()?.matmul(&seen(values)?)?.reshape(&[heads, n, dim])
+        scores.softmax_on_cpu()?.matmul(&seen(values)?)?.reshape(&[heads, n, dim])
     }
 
     fn fused(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, mask: &Mask) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! The feed-forward part: SwiGLU.
 
 use super::linear::{Linear, Projection};
-use crate::tensor::{Result, Tensor};
+use crate::tensor::{Device, Result, Tensor};
 
 /// `down(silu(gate(x)) · up(x))`.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(crate) struct Mlp {
     pub(crate) gate_up: Projection,
     pub(crate) down: Linear,
     pub(crate) intermediate: usize,
+    pub(crate) device: Device,
 }
 
 impl Mlp {
@@ -19,7 +20,11 @@ impl Mlp {
         let both = self.gate_up.forward(x)?;
         let gate = both.slice(&[0, 0], &[n, width])?;
         let up = both.slice(&[0, width], &[n, 2 * width])?;
-        self.down.forward(&gate.silu()?.multiply(&up)?)
+        let gate = match self.device {
+            Device::Cpu => gate.silu_on_cpu()?,
+            Device::Gpu => gate.silu()?,
+        };
+        self.down.forward(&gate.multiply(&up)?)
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

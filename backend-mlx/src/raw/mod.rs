@@ -2,6 +2,7 @@
 //!
 //! The only place of this crate with `unsafe`. It knows nothing of models.
 
+pub(crate) mod bits;
 pub(crate) mod blas;
 pub(crate) mod devices;
 mod error;

@@ -5,7 +5,7 @@ use mlx_rs::{Array, Stream};
 use super::error::{RawError, call};
 
 /// Runs one mlx-c operation that fills an array.
-fn array(
+pub(super) fn array(
     operation: &'static str,
     function: impl FnOnce(*mut mlx_sys::mlx_array) -> i32,
 ) -> Result<Array, RawError> {

@@ -3,6 +3,7 @@
 //! The one module, beside [`crate::raw`], that knows mlx-rs. A [`Tensor`] is a node of a graph that is computed when it is
 //! evaluated; operations only fail here for shapes and types, and all of them run on the stream of [`on_stream`].
 
+mod exponential;
 mod memory;
 mod ops;
 mod stream;

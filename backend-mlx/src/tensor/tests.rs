@@ -101,3 +101,49 @@ fn libmlx_gives_ggmls_values_back() {
         }
     }
 }
+
+/// The vectorised exp against f64's, over all arguments that scores and gates have.
+#[test]
+fn fast_exponentials_are_close() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        let n = 1 << 16;
+        let values: Vec<f32> = (0..n).map(|index| (index as f32 / n as f32 - 0.5) * 60.0).collect();
+        let x = Tensor::from_f32(&values, &[64, n / 64]);
+        let silu = x.silu_on_cpu().unwrap();
+        for (got, x) in silu.as_f32().unwrap().iter().zip(&values) {
+            let expected = f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
+            let bound = 1e-7 * (10.0 + x.abs());
+            assert!(
+                (f64::from(*got) - expected).abs() <= expected.abs() * f64::from(bound),
+                "{x}: {got} {expected}"
+            );
+        }
+        let softmax = x.softmax_on_cpu().unwrap();
+        let exact = x.softmax().unwrap();
+        for (a, b) in softmax.as_f32().unwrap().iter().zip(exact.as_f32().unwrap()) {
+            assert!((a - b).abs() <= 1e-6 * b + 1e-37, "{a} {b}");
+        }
+    });
+}
+
+#[test]
+fn fast_exponentials_at_the_ends() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        let mut values = vec![0.0f32; 1 << 14];
+        values[..6].copy_from_slice(&[-1e4, -100.0, 100.0, 1e4, f32::MAX, f32::MIN]);
+        let silu = Tensor::from_f32(&values, &[1 << 14]).silu_on_cpu().unwrap();
+        let silu = silu.as_f32().unwrap();
+        assert!(silu[0].abs() < 1e-30 && silu[1].abs() < 1e-30 && silu[6] == 0.0, "{:?}", &silu[..7]);
+        assert_eq!(silu[2..4], [100.0, 1e4]);
+        assert!(silu.iter().all(|value| !value.is_nan()));
+
+        let mut values = vec![f32::NEG_INFINITY; 1 << 14];
+        values[7] = 3.0;
+        values[9] = 3.0;
+        let softmax = Tensor::from_f32(&values, &[1, 1 << 14]).softmax_on_cpu().unwrap();
+        let softmax = softmax.as_f32().unwrap();
+        assert!((softmax[7] - 0.5).abs() < 1e-6 && softmax[7] == softmax[9] && softmax[8] < 1e-37);
+    });
+}

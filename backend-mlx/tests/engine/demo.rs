@@ -25,7 +25,7 @@ fn every_weight_is_the_files() {
     for weights in [WeightsMode::Packed, WeightsMode::Dense] {
         let report = check_exactness(&path, weights).expect("compared");
         assert!(report.is_exact(), "{weights:?}: {:?}", report.differences);
-        assert_eq!((report.n_tensors, report.n_values), (211, 134_479_872));
+        assert_eq!((report.n_tensors, report.n_values), (272, 134_515_008));
     }
     check_exactness(&fixture("tiny-llama"), WeightsMode::Auto).expect_err("nothing is converted there");
 }
