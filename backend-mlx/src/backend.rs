@@ -19,7 +19,7 @@ use crate::memory::available_bytes;
 use crate::probe::Inventory;
 use crate::raw::{self, blas, devices};
 use crate::runner::{MlxRunner, RunnerLimits};
-use crate::tensor::{Device, ElementType, on_stream};
+use crate::tensor::{Device, ElementType, keep_resident, on_stream};
 
 /// Tokens that a step may have at least, whatever the prefill chunk.
 const LEAST_STEP_TOKENS: u32 = 512;
@@ -40,6 +40,8 @@ fn engine_thread() -> Result<EngineThread, BackendError> {
 pub struct MlxBackend {
     info: BackendInfo,
     device: Device,
+    /// What Metal recommends to keep resident.
+    working_set_bytes: Option<u64>,
 }
 
 impl MlxBackend {
@@ -51,6 +53,7 @@ impl MlxBackend {
         let failed = |error: raw::RawError| BackendError::engine("starting MLX", error);
         raw::start().map_err(failed)?;
         let devices = devices::devices().map_err(failed)?;
+        let working_set_bytes = devices.iter().find_map(|device| device.working_set_bytes);
         let device = if devices.iter().any(|device| device.is_gpu) { Device::Gpu } else { Device::Cpu };
         let info = BackendInfo {
             id: ID,
@@ -60,7 +63,7 @@ impl MlxBackend {
             features: features(device),
             library_path: devices::library_path().unwrap_or_else(|| "static".to_owned()),
         };
-        Ok(Self { info, device })
+        Ok(Self { info, device, working_set_bytes })
     }
 
     fn placement(&self, mode: WeightsMode, inventory: &Inventory, model: &ModelInfo) -> Placement {
@@ -136,7 +139,8 @@ impl InferenceBackend for MlxBackend {
         let inventory = Inventory::of(&spec.model)?;
         let placement = self.placement(spec.weights, &inventory, &spec.model);
         check_memory(&spec.model, inventory.n_bytes(placement))?;
-        let job = LoadJob { spec: spec.clone(), inventory, placement, kv_type };
+        let working_set_bytes = self.working_set_bytes;
+        let job = LoadJob { spec: spec.clone(), inventory, placement, kv_type, working_set_bytes };
         let version = self.info.version.clone();
         Engine::start(engine_thread()?, &spec, progress, move |control| {
             on_stream(|_| job.run(version, &|fraction| control.check(fraction)))
@@ -166,6 +170,7 @@ struct LoadJob {
     inventory: Inventory,
     placement: Placement,
     kv_type: ElementType,
+    working_set_bytes: Option<u64>,
 }
 
 impl LoadJob {
@@ -174,8 +179,13 @@ impl LoadJob {
         version: String,
         progress: loader::Progress<'_>,
     ) -> Result<(MlxRunner, LoadedInfo), BackendError> {
-        let Self { spec, inventory, placement, kv_type } = self;
+        let Self { spec, inventory, placement, kv_type, working_set_bytes } = self;
         blas::set_threads(spec.threads.and_then(|n| std::num::NonZeroUsize::new(n as usize)));
+        if let Some(n_bytes) = working_set_bytes.filter(|_| placement.device == Device::Gpu)
+            && let Err(error) = keep_resident(n_bytes)
+        {
+            tracing::warn!(%error, "weights may be paged out between requests");
+        }
         let plan = LoadPlan { placement, context_length: spec.context_length as usize };
         let decoder = loader::build(&spec.model, plan, progress)?;
         let info = LoadedInfo {

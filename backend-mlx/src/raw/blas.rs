@@ -35,17 +35,25 @@ pub(crate) fn describe() -> Option<Blas> {
     None
 }
 
-/// Sets the threads that one product may use, for the whole process; `None` means the physical cores. Call it while no
+/// Sets the threads that one product may use, for the whole process; `None` means the physical cores
+/// that this process may use. Call it while no
 /// product runs. Where [`describe`] returns `None` there is nothing to set.
 pub(crate) fn set_threads(n_threads: Option<NonZeroUsize>) {
     #[cfg(target_os = "linux")]
     {
-        let n_threads = n_threads.map_or_else(num_cpus::get_physical, NonZeroUsize::get);
+        let n_threads = n_threads.map_or_else(default_threads, NonZeroUsize::get);
         // SAFETY: a plain number; OpenBLAS bounds it by what it was built for.
         unsafe { mlx_sys::blas::duet_blas_set_threads(i32::try_from(n_threads).unwrap_or(i32::MAX)) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = n_threads;
+}
+
+/// The physical cores, or fewer where the process may not use them all (a container's share).
+#[cfg(target_os = "linux")]
+pub(super) fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(usize::MAX, NonZeroUsize::get);
+    num_cpus::get_physical().min(allowed)
 }
 
 /// Products that libmlx has handed to the library of [`describe`] since the process started; 0 where that is `None`.

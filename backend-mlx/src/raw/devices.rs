@@ -13,6 +13,8 @@ pub(crate) struct RawDevice {
     pub name: String,
     /// Its memory, where libmlx tells.
     pub memory_bytes: Option<u64>,
+    /// How much of it one process should keep in use (Metal).
+    pub working_set_bytes: Option<u64>,
 }
 
 /// All devices, best first: GPUs, then the CPU. Any thread may call it.
@@ -45,6 +47,7 @@ fn describe(is_gpu: bool, kind: mlx_sys::mlx_device_type, index: i32) -> Result<
         is_gpu,
         name: text(info, c"device_name").unwrap_or_else(|| if is_gpu { "GPU" } else { "CPU" }.to_owned()),
         memory_bytes: [c"memory_size", c"total_memory"].into_iter().find_map(|key| number(info, key)),
+        working_set_bytes: number(info, c"max_recommended_working_set_size"),
     });
     // SAFETY: freed once, and not used afterwards.
     unsafe {

@@ -103,7 +103,7 @@ fn blas_threads_can_be_set() {
         blas::describe().expect("Linux links OpenBLAS").n_threads
     };
     assert_eq!(threads(NonZeroUsize::new(1)), 1);
-    assert_eq!(threads(None), num_cpus::get_physical());
+    assert_eq!(threads(None), blas::default_threads());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use half::{bf16, f16};
 use mlx_rs::{Array, Dtype};
 
-pub(crate) use memory::{clear_cache, peak_bytes};
+pub(crate) use memory::{clear_cache, keep_resident, peak_bytes};
 pub(crate) use ops::{FusedMask, Quantized, async_eval, concat, eval};
 pub(crate) use stream::{Device, on_stream};
 
