@@ -133,32 +133,6 @@ fn the_openai_packages_work_on_both_engines() {
 }
 
 #[test]
-fn a_signal_under_load_ends_cleanly() {
-    let Some(file) = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
-    let server = Server::start(&[&file.display().to_string(), "--name", "smol", "--context", "2048"]);
-    let host = server.url.trim_start_matches("http://").to_owned();
-    let body = r#"{"model":"smol","prompt":"Once","max_tokens":60,"ignore_eos":true,"stream":true}"#;
-    let mut stream = TcpStream::connect(&host).expect("it listens");
-    write!(
-        stream,
-        "POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("it reads");
-    let mut lines = BufReader::new(stream);
-    let mut line = String::new();
-    while !line.starts_with("data:") {
-        line.clear();
-        assert_ne!(lines.read_line(&mut line).expect("it streams"), 0, "a first token comes");
-    }
-    let code = server.terminate();
-    let mut rest = String::new();
-    lines.read_to_string(&mut rest).expect("the stream ends");
-    assert!(rest.contains("data: [DONE]"), "a running stream may end: {rest}");
-    assert_eq!(code, Some(0));
-}
-
-#[test]
 fn broken_models_are_one_clear_line() {
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let cut = temporary.path().join("cut.gguf");
