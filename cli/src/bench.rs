@@ -54,7 +54,7 @@ pub(crate) struct BenchArguments {
     /// How MLX holds quantised weights
     #[arg(long, default_value = "auto", value_parser = ["auto", "packed", "dense"])]
     weights: String,
-    /// Type of both KV caches [default: f32, which both engines know]
+    /// Type of both KV caches [default: each engine's own]
     #[arg(long, value_parser = ["f16", "f32", "q8_0"])]
     kv_type: Option<String>,
     /// Write the whole report with raw samples to a file; `-` prints it instead of the table
