@@ -1,5 +1,6 @@
 //! The pluggable engine ([`InferenceBackend`]) and what it loads ([`LoadedModel`]).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -89,6 +90,38 @@ pub struct LoadSpec {
     pub kv_unified: Option<bool>,
     /// Requests that may wait for a sequence before `Overloaded`.
     pub max_queue: usize,
+    /// While prompts are read, a step takes at most this many times what it would take with the running streams alone; at
+    /// least 1. Higher: newcomers start sooner, running streams stutter more.
+    pub stream_slowdown: f32,
+    /// What becomes of the KV cache of finished requests.
+    pub prefix_cache: PrefixCacheSpec,
+}
+
+/// How prefixes are kept for requests that begin alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixCacheSpec {
+    /// Whether requests share and reuse prefixes at all.
+    pub enabled: bool,
+    /// Most bytes of host memory for prefixes that had to leave the engine's KV cache; 0 keeps none.
+    pub host_bytes: u64,
+    /// Where prefixes go that had to leave host memory too, and all of them at the end of the process.
+    pub disk: Option<DiskTierSpec>,
+}
+
+impl Default for PrefixCacheSpec {
+    /// On, in the engine's own KV cache only.
+    fn default() -> Self {
+        Self { enabled: true, host_bytes: 0, disk: None }
+    }
+}
+
+/// A folder for prefixes. Models may share one; each finds its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskTierSpec {
+    /// The folder; made if it is not there.
+    pub dir: PathBuf,
+    /// Most bytes of the files in it.
+    pub max_bytes: u64,
 }
 
 impl LoadSpec {
@@ -107,6 +140,8 @@ impl LoadSpec {
             weights: WeightsMode::Auto,
             kv_unified: None,
             max_queue: 64,
+            stream_slowdown: 2.0,
+            prefix_cache: PrefixCacheSpec::default(),
         }
     }
 }
@@ -153,6 +188,7 @@ pub enum Health {
 
 /// Counters of a loaded model; cheap to read at any time, from any thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct EngineLoad {
     /// Requests waiting for a sequence.
     pub n_waiting: usize,
@@ -164,6 +200,18 @@ pub struct EngineLoad {
     pub n_forward_passes: u64,
     /// Requests that ended because the client left.
     pub n_cancelled: u64,
+    /// KV cells there are.
+    pub n_cells: u32,
+    /// Prompt tokens evaluated so far; cached ones are not among them.
+    pub n_prompt_tokens: u64,
+    /// Tokens generated so far.
+    pub n_completion_tokens: u64,
+    /// Prompt tokens that were looked up in the prefix cache.
+    pub n_prefix_queried: u64,
+    /// Of these, found there and not evaluated.
+    pub n_prefix_hits: u64,
+    /// Times a running request had to give its cells to others and wait for them again.
+    pub n_preempted: u64,
 }
 
 /// A pluggable engine. A new engine is a crate with this trait and one line in the composition root.

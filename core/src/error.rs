@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::model::ModelFileError;
 
@@ -89,6 +90,8 @@ pub enum BackendError {
     Overloaded {
         /// Requests waiting.
         queue_length: usize,
+        /// When a place in the queue should be free, from the rate at which requests ended lately.
+        retry_after: Duration,
     },
     /// The request's deadline passed before it was answered.
     #[error("the deadline passed")]

@@ -22,5 +22,5 @@ pub use event::{
     FinishReason, Finished, GenerationEvent, GenerationStream, StopCause, Timings, TokenEvent, Usage,
 };
 pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};
-pub use request::{GenerateRequest, LogprobsRequest};
+pub use request::{GenerateRequest, LogprobsRequest, Priority};
 pub use runner::*;

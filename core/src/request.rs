@@ -12,6 +12,16 @@ pub struct LogprobsRequest {
     pub n_top: u32,
 }
 
+/// How urgent a request is. A batch request goes before interactive ones once it has waited long enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Work that nobody watches.
+    Batch,
+    /// Somebody is waiting.
+    #[default]
+    Interactive,
+}
+
 /// Everything an engine needs to generate one completion.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
@@ -38,6 +48,11 @@ pub struct GenerateRequest {
     pub logprobs: Option<LogprobsRequest>,
     /// Give up with `DeadlineExceeded` at this instant.
     pub deadline: Option<Instant>,
+    /// Who goes first while requests wait.
+    pub priority: Priority,
+    /// Whether cached prefixes are used for this request and its tokens kept for others. Off: nothing is found, nothing
+    /// remains.
+    pub use_prefix_cache: bool,
 }
 
 impl GenerateRequest {
@@ -55,6 +70,8 @@ impl GenerateRequest {
             continues_prompt: false,
             logprobs: None,
             deadline: None,
+            priority: Priority::default(),
+            use_prefix_cache: true,
         }
     }
 }

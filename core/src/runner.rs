@@ -9,7 +9,8 @@
 use crate::error::BackendError;
 use crate::text::TokenId;
 
-/// Names one running sequence inside a runner: 0 ≤ id < [`Capabilities::max_sequences`].
+/// Names one sequence inside a runner: 0 ≤ id < [`Capabilities::max_sequences`] where it runs; from there on, for
+/// [`Capabilities::n_holders`] ids more, a prefix that is only kept.
 ///
 /// Ids are kept compact (the lowest free one is taken), because engines group rows by consecutive ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,6 +179,12 @@ pub struct Capabilities {
     pub device_sampling: DeviceSamplingSupport,
     /// [`ModelRunner::fork`] works.
     pub fork: bool,
+    /// A fork shares the cells of its source until the two differ, so that a common prefix counts once in
+    /// [`ModelRunner::n_cells_used`]. Otherwise each sequence's tokens count on their own.
+    pub fork_shares_cells: bool,
+    /// Ids from `max_sequences` up to `max_sequences + n_holders` hold prefixes: they can be forked to and from, cut,
+    /// snapshotted, restored and released like any other, but no step has a row of theirs.
+    pub n_holders: u32,
     /// [`ModelRunner::truncate`] works at any position (not for recurrent or windowed caches).
     pub truncate: bool,
     /// [`ModelRunner::snapshot`] and [`ModelRunner::restore`] work.

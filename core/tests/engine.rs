@@ -167,7 +167,9 @@ async fn random_events_leak_nothing() {
                     request.sampling.temperature = dice.roll(2) as f32;
                     match model.generate(request) {
                         Ok(stream) => open.push(stream),
-                        Err(error) => assert!(matches!(error, BackendError::Overloaded { queue_length: 16 })),
+                        Err(error) => {
+                            assert!(matches!(error, BackendError::Overloaded { queue_length: 16, .. }))
+                        }
                     }
                 }
                 2 if !open.is_empty() => {

@@ -66,6 +66,8 @@ impl GgufRunner {
             device_sampling: Default::default(),
             // A windowed cache forks and cuts only where the window is still held; a recurrent one only at its end.
             fork: !facts.recurrent && !windowed,
+            fork_shares_cells: settings.kv_unified,
+            n_holders: 0,
             truncate: !facts.recurrent && !windowed,
             snapshot: true,
         };

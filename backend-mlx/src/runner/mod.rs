@@ -64,6 +64,8 @@ impl MlxRunner {
                 ..DeviceSamplingSupport::default()
             },
             fork: true,
+            fork_shares_cells: false,
+            n_holders: 0,
             truncate: true,
             snapshot: true,
         };

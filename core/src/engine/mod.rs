@@ -11,7 +11,7 @@ mod worker;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -240,7 +240,10 @@ impl LoadedModel for Engine {
         self.shared
             .n_waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
-            .map_err(|queue_length| BackendError::Overloaded { queue_length })?;
+            .map_err(|queue_length| BackendError::Overloaded {
+                queue_length,
+                retry_after: Duration::from_secs(1),
+            })?;
         let (events, receiver) = tokio::sync::mpsc::unbounded_channel();
         let control = StreamControl::new(self.thread.waker());
         let submission = Submission { request, events, control: control.clone(), received };
@@ -261,6 +264,8 @@ impl LoadedModel for Engine {
             n_cells_used: self.shared.n_cells_used.load(Ordering::Acquire),
             n_forward_passes: self.shared.n_forward_passes.load(Ordering::Acquire),
             n_cancelled: self.shared.n_cancelled.load(Ordering::Acquire),
+            n_cells: self.capabilities.kv_tokens,
+            ..EngineLoad::default()
         }
     }
 

@@ -333,7 +333,7 @@ async fn full_queue_is_overloaded(m: &dyn LoadedModel) {
         inside.await.expect("the job runs");
         let first = m.generate(request(m, "First", 3)).expect("one may wait");
         let error = m.generate(request(m, "Second", 3)).expect_err("a second may not");
-        assert!(matches!(error, BackendError::Overloaded { queue_length: 1 }), "{error:?}");
+        assert!(matches!(error, BackendError::Overloaded { queue_length: 1, .. }), "{error:?}");
         release.send(()).expect("the job waits");
         fold(first).await.expect("the first is answered");
     };

@@ -157,6 +157,8 @@ impl FakeRunner {
             steps_in_flight: config.steps_in_flight,
             device_sampling: DeviceSamplingSupport { greedy: sampling, ..DeviceSamplingSupport::default() },
             fork: true,
+            fork_shares_cells: false,
+            n_holders: 0,
             truncate: true,
             snapshot: true,
         };

@@ -131,7 +131,7 @@ async fn ready_job(
 
 fn submit(resident: &Arc<Resident>, requests: Vec<duet_core::GenerateRequest>) -> Result<Choices, ApiError> {
     Choices::start(resident.clone(), requests).map_err(|error| match error {
-        BackendError::Overloaded { queue_length } => {
+        BackendError::Overloaded { queue_length, .. } => {
             let message =
                 format!("model `{}` has {queue_length} requests waiting already", resident.config.name);
             ApiError::new(ErrorCode::QueueFull, message).retry_after(resident.seconds_until_place())

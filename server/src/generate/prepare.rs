@@ -192,9 +192,6 @@ impl Preparation {
             for choice in 0..u64::from(params.n) {
                 let seed = first_seed.wrapping_add(choice);
                 requests.push(GenerateRequest {
-                    id: request_id.clone(),
-                    prompt: ids.clone(),
-                    max_tokens,
                     min_tokens: params.min_tokens,
                     sampling: SamplingParams { seed, ..sampling.clone() },
                     stop: params.stop.clone(),
@@ -203,6 +200,7 @@ impl Preparation {
                     continues_prompt: kind == Kind::Text,
                     logprobs: logprobs.map(|n_top| LogprobsRequest { n_top }),
                     deadline,
+                    ..GenerateRequest::new(request_id.clone(), ids.clone(), max_tokens)
                 });
             }
         }
