@@ -157,7 +157,7 @@ if [ "$with_tests" = true ]; then
   if [ -f tests/clients/package-lock.json ] &&
     { stale npm "$(cat tests/clients/package-lock.json)" || [ ! -d tests/clients/node_modules ]; }; then
     say "npm: installing the packages of tests/clients"
-    PATH="$PWD/.tools/bin:$PATH" npm --prefix tests/clients ci --silent --no-audit --no-fund --ignore-scripts
+    PATH="$PWD/.tools/bin:$PATH" npm --prefix tests/clients ci --loglevel=error --no-audit --no-fund --ignore-scripts
     done_with npm
   fi
 fi
