@@ -10,8 +10,10 @@ use axum::routing::{get, post};
 
 use crate::config::HttpConfig;
 use crate::drain::Drain;
+use crate::envelope::Outer;
 use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
+use crate::metrics::Metrics;
 use crate::models::ModelTable;
 use crate::{envelope, routes};
 
@@ -20,12 +22,13 @@ pub(crate) struct App {
     pub(crate) http: HttpConfig,
     pub(crate) models: Arc<ModelTable>,
     pub(crate) drain: Drain,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// All routes. `bound`: where the server listens; without it (tests) as if on loopback.
 pub(crate) fn router(app: Arc<App>, bound: Option<SocketAddr>) -> Router {
-    let guard = Guard::new(&app.http, bound);
-    let layer = from_fn_with_state(Arc::new(guard), envelope::around);
+    let outer = Outer { guard: Guard::new(&app.http, bound), metrics: app.metrics.clone() };
+    let layer = from_fn_with_state(Arc::new(outer), envelope::around);
     Router::new()
         .route("/v1/models", get(routes::models::list))
         .route("/v1/models/{*id}", get(routes::models::one))
@@ -34,6 +37,7 @@ pub(crate) fn router(app: Arc<App>, bound: Option<SocketAddr>) -> Router {
         .route("/health", get(routes::health::health))
         .route("/livez", get(routes::health::live))
         .route("/readyz", get(routes::health::ready))
+        .route("/metrics", get(routes::metrics::metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(app)

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,19 +12,31 @@ use tracing::Instrument;
 
 use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
+use crate::metrics::Metrics;
 use crate::record::Record;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids are replaced: they are for log lines.
 const MOST_ID_BYTES: usize = 128;
 
+/// Of paths that nothing is at.
+const NO_ROUTE: &str = "other";
+
+/// What the layer needs.
+pub(crate) struct Outer {
+    pub(crate) guard: Guard,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// The outermost layer.
-pub(crate) async fn around(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn around(State(outer): State<Arc<Outer>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let id = request_id(request.headers());
     // Visible ASCII, checked or made.
     let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
-    let record = Arc::new(Record::new(id, request.method(), request.uri().path()));
-    let mut response = match guard.check(request.uri(), request.headers()) {
+    let record = Arc::new(Record::new(id, request.method(), request.uri().path(), outer.metrics.clone()));
+    let mut response = match outer.guard.check(request.uri(), request.headers()) {
         Err(error) => error.into_response(),
         Ok(()) => {
             request.extensions_mut().insert(record.clone());
@@ -36,6 +48,7 @@ pub(crate) async fn around(State(guard): State<Arc<Guard>>, mut request: Request
         record.failed(error);
     }
     record.answered(response.status());
+    outer.metrics.answered(route, response.status(), record.started.elapsed());
     response.headers_mut().insert(REQUEST_ID, header);
     response
 }

@@ -4,6 +4,7 @@
 //! diagnostic to the log only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderName, StatusCode};
@@ -158,9 +159,10 @@ impl ApiError {
         Self::new(ErrorCode::ShuttingDown, "the server is shutting down")
     }
 
-    /// With another time to try again; kept to 1–60 s, since SDKs ignore longer waits.
+    /// With another time to try again: in whole seconds, rounded up, kept to 1–60 s, since SDKs ignore longer waits.
     #[must_use]
-    pub fn retry_after(mut self, seconds: u64) -> Self {
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         self.retry_after_s = Some(seconds.clamp(1, 60) as u32);
         self
     }
@@ -253,7 +255,9 @@ impl From<&BackendError> for ApiError {
                 figures: vec![("need_bytes", *need_bytes), ("budget_bytes", *available_bytes)],
                 ..plain(ErrorCode::InsufficientMemory)
             },
-            BackendError::Overloaded { .. } => plain(ErrorCode::QueueFull),
+            BackendError::Overloaded { retry_after, .. } => {
+                plain(ErrorCode::QueueFull).retry_after(*retry_after)
+            }
             BackendError::DeadlineExceeded => plain(ErrorCode::DeadlineExceeded),
             BackendError::StalledReader => plain(ErrorCode::RequestTimeout),
             BackendError::ShuttingDown | BackendError::LoadCancelled => Self::shutting_down(),
@@ -309,8 +313,15 @@ mod tests {
         let header = |error: ApiError| {
             error.into_response().headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned())
         };
-        assert_eq!(header(ApiError::new(ErrorCode::QueueFull, "").retry_after(900)).as_deref(), Some("60"));
-        assert_eq!(header(ApiError::new(ErrorCode::QueueFull, "").retry_after(0)).as_deref(), Some("1"));
+        for (ms, expected) in
+            [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (59_001, "60"), (60_000, "60"), (900_000, "60")]
+        {
+            let retry_after = Duration::from_millis(ms);
+            let full = BackendError::Overloaded { queue_length: 3, retry_after };
+            assert_eq!(header(full.into()).as_deref(), Some(expected), "{ms} ms");
+        }
+        let forever = BackendError::Overloaded { queue_length: 3, retry_after: Duration::MAX };
+        assert_eq!(header(forever.into()).as_deref(), Some("60"));
         assert_eq!(header(ApiError::shutting_down()).as_deref(), Some("10"));
         assert_eq!(header(ApiError::new(ErrorCode::InvalidValue, "")), None);
         let never = ApiError::new(ErrorCode::ModelLoadFailed, "").into_response();

@@ -11,6 +11,7 @@ mod envelope;
 pub mod error;
 mod generate;
 mod guard;
+mod metrics;
 mod models;
 mod near;
 mod record;
@@ -18,7 +19,10 @@ mod routes;
 mod serve;
 mod wire;
 
-pub use config::{ConfigError, HttpConfig, ModelConfig, RawConfig, RawModel, RawServer, ServerConfig};
+pub use config::{
+    CacheConfig, ConfigError, HttpConfig, ModelConfig, RawCache, RawConfig, RawModel, RawServer,
+    ServerConfig, Size,
+};
 pub use error::{ApiError, ErrorCode};
 pub use models::{Memory, MemorySource, system_memory};
 pub use serve::{ModelSummary, Server, serve};

@@ -13,6 +13,7 @@ use crate::app::{App, router};
 use crate::config::{ConfigError, ServerConfig};
 use crate::drain::Drain;
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 use crate::models::{MemorySource, ModelTable, Phase, system_memory};
 
 /// For connections to be closed after their requests have been cut.
@@ -59,8 +60,10 @@ impl Server {
         registry: Registry,
         memory: MemorySource,
     ) -> Result<Self, ConfigError> {
-        let models = ModelTable::new(config.models, registry, memory)?;
-        Ok(Self(Arc::new(App { http: config.http, models, drain: Drain::new() })))
+        let metrics = Arc::new(Metrics::new());
+        let drain = Drain::new(config.http.max_requests);
+        let models = ModelTable::new(config.models, config.cache, registry, memory, metrics.clone())?;
+        Ok(Self(Arc::new(App { http: config.http, models, drain, metrics })))
     }
 
     /// Reads the headers of all models. [`Server::serve`] does it by itself, beside its first requests.

@@ -97,13 +97,13 @@ impl Provider for Flags<'_> {
     }
 }
 
-/// Takes out empty values, which would replace those of lower layers.
+/// Takes out empty values and tables, which would replace those of lower layers, wrong ones included.
 fn prune(dict: &mut Dict) {
     dict.retain(|_, value| match value {
         Value::Empty(..) => false,
         Value::Dict(_, inner) => {
             prune(inner);
-            true
+            !inner.is_empty()
         }
         _ => true,
     });

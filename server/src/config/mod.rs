@@ -7,6 +7,7 @@ mod environment;
 mod error;
 mod load;
 mod raw;
+mod size;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -14,19 +15,22 @@ mod validate;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use duet_core::backend::WeightsMode;
+use duet_core::backend::{DiskTierSpec, WeightsMode};
 use duet_core::model::memory::KvType;
 use duet_core::registry::EngineChoice;
 
 pub use error::ConfigError;
 pub use load::DEFAULT_FILE;
-pub use raw::{RawConfig, RawModel, RawServer};
+pub use raw::{RawCache, RawConfig, RawModel, RawServer};
+pub use size::Size;
 
 /// Checked settings of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// How it speaks HTTP.
     pub http: HttpConfig,
+    /// Where prefixes are kept that had to leave an engine's KV cache.
+    pub cache: CacheConfig,
     /// What it serves, in order of name.
     pub models: Vec<ModelConfig>,
 }
@@ -42,6 +46,8 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// From the first byte of an accepted request to its end, loading included.
     pub request_timeout: Option<Duration>,
+    /// Requests in the server at once, over all models.
+    pub max_requests: usize,
     /// How long a client may take to send a body.
     pub body_timeout: Duration,
     /// How long running requests may go on after the server was told to stop.
@@ -52,6 +58,15 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Whether a field that no API documents is a 400; else it is listed in `x-duet-ignored`.
     pub deny_unknown_fields: bool,
+}
+
+/// What the prefix caches of all models share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Most host memory of all of them; `None`: an eighth of what is free at the start, at most 4 GiB.
+    pub ram_bytes: Option<u64>,
+    /// Where they outlive the process.
+    pub disk: Option<DiskTierSpec>,
 }
 
 /// One model and how to run it.
@@ -79,6 +94,10 @@ pub struct ModelConfig {
     pub weights: WeightsMode,
     /// Most prompt tokens in one step.
     pub prefill_chunk: u32,
+    /// Most times by which prompts may slow down a step of running streams.
+    pub stream_slowdown: f32,
+    /// Whether requests share and reuse prefixes.
+    pub prefix_cache: bool,
     /// Requests that may wait for this model, while it loads and afterwards.
     pub max_queue: usize,
     /// Sampling where the request says nothing.

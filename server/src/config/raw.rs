@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use figment::value::magic::RelativePathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::Size;
+
 /// All settings.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -14,6 +16,9 @@ pub struct RawConfig {
     /// The `[server]` table.
     #[serde(default)]
     pub server: RawServer,
+    /// The `[cache]` table.
+    #[serde(default)]
+    pub cache: RawCache,
     /// The `[models.<name>]` tables.
     #[serde(default)]
     pub models: BTreeMap<String, RawModel>,
@@ -31,6 +36,8 @@ pub struct RawServer {
     pub max_body_bytes: Option<u64>,
     /// Requests that may wait for one model before a 429.
     pub max_queue: Option<u64>,
+    /// Requests in the server at once, over all models, before a 429.
+    pub max_requests: Option<u64>,
     /// Seconds a request may take, loading included; none by default.
     pub request_timeout_s: Option<f64>,
     /// Seconds a client may take to send its request.
@@ -43,6 +50,18 @@ pub struct RawServer {
     pub allowed_origins: Option<Vec<String>>,
     /// "accept" or "deny" fields of a request that no API documents.
     pub unknown_fields: Option<String>,
+}
+
+/// The `[cache]` table: prefixes that had to leave an engine's KV cache.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawCache {
+    /// Most host memory for them, over all models; 0 keeps none there.
+    pub ram_bytes: Option<Size>,
+    /// A folder for them, in a file relative to that file; they are there again after a restart.
+    pub disk_dir: Option<RelativePathBuf>,
+    /// Most bytes of the folder's files.
+    pub disk_bytes: Option<Size>,
 }
 
 /// A `[models.<name>]` table.
@@ -67,6 +86,10 @@ pub struct RawModel {
     pub weights: Option<String>,
     /// Most prompt tokens evaluated in one step.
     pub prefill_chunk: Option<u32>,
+    /// Most times by which prompts may slow down a step of running streams.
+    pub stream_slowdown: Option<f32>,
+    /// Whether requests share and reuse prefixes.
+    pub prefix_cache: Option<bool>,
     /// Further names of the model.
     pub aliases: Option<Vec<String>>,
     /// Requests that may wait for this model, instead of `server.max_queue`.

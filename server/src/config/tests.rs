@@ -94,12 +94,12 @@ fn paths_are_relative_to_their_file() {
 fn unknown_keys_name_file_key_and_a_near_match() {
     check_refused(
         "[server]\nprot = 1\n",
-        "duet.toml: server.prot: unknown key; known here: host, port, max_body_bytes, max_queue, request_timeout_s, \
-         body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields; did you mean `port`?",
+        "duet.toml: server.prot: unknown key; known here: host, port, max_body_bytes, max_queue, max_requests, \
+         request_timeout_s, body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields; did you mean `port`?",
     );
     check_refused(
         "[sever]\n",
-        "duet.toml: sever: unknown key; known here: server, models; did you mean `server`?",
+        "duet.toml: sever: unknown key; known here: server, cache, models; did you mean `server`?",
     );
     Jail::expect_with(|jail| {
         jail.create_file("duet.toml", "[models.\"a.b\"]\npath = \"x\"\ncontxt = 1\n")?;
@@ -184,4 +184,90 @@ fn values_out_of_range_say_where_they_were_written() {
         "[models.a]\npath = \"a\"\naliases = [\"c\"]\n[models.b]\npath = \"b\"\naliases = [\"c\"]\n",
         "duet.toml: models.b.aliases: `c` is a name of model `a` already",
     );
+}
+
+#[test]
+fn sizes_have_units_or_none_and_the_folder_is_relative_to_its_file() {
+    Jail::expect_with(|jail| {
+        jail.create_dir("etc")?;
+        jail.create_file(
+            "etc/my.toml",
+            "[cache]\nram_bytes = \"1.5GiB\"\ndisk_dir = \"prefixes\"\n\
+             [models.a]\npath = \"a\"\nprefix_cache = false\n",
+        )?;
+        let load = || ServerConfig::load(Some(Path::new("etc/my.toml")), &RawConfig::default());
+        let config = load().unwrap();
+        let disk = DiskTierSpec { dir: "etc/prefixes".into(), max_bytes: 8 << 30 };
+        assert_eq!(config.cache, CacheConfig { ram_bytes: Some(3 << 29), disk: Some(disk) });
+        assert!(!config.models[0].prefix_cache);
+        assert_eq!(config.models[0].stream_slowdown, 2.0);
+        jail.set_env("DUET_CACHE__RAM_BYTES", "0");
+        jail.set_env("DUET_CACHE__DISK_BYTES", "20 MiB");
+        jail.set_env("DUET_MODELS__A__PREFIX_CACHE", "true");
+        let config = load().unwrap();
+        let disk = DiskTierSpec { dir: "etc/prefixes".into(), max_bytes: 20 << 20 };
+        assert_eq!(config.cache, CacheConfig { ram_bytes: Some(0), disk: Some(disk) });
+        assert!(config.models[0].prefix_cache);
+        let mut flags = RawConfig::default();
+        flags.cache.ram_bytes = Some(Size(7));
+        let config = ServerConfig::load(Some(Path::new("etc/my.toml")), &flags).unwrap();
+        assert_eq!(config.cache.ram_bytes, Some(7));
+        assert!(config.cache.disk.is_some(), "a flag that was not given changes nothing");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_wrong_with_the_cache_names_file_and_key() {
+    for (value, shown) in [
+        ("-1", "signed int `-1`"),
+        ("1.5", "float `1.5`"),
+        ("true", "bool true"),
+        ("[]", "sequence"),
+        ("\"2 gigs\"", "string \"2 gigs\""),
+        ("\"\"", "string \"\""),
+        ("\"-2GiB\"", "string \"-2GiB\""),
+        ("\"99999999EiB\"", "string \"99999999EiB\""),
+    ] {
+        let expected = "expected a number of bytes or a size such as \"2GiB\", found";
+        check_refused(
+            &format!("[cache]\nram_bytes = {value}\n"),
+            &format!("duet.toml: cache.ram_bytes: {expected} {shown}"),
+        );
+    }
+    check_refused(
+        "[cache]\ndisk_bytes = \"2GiB\"\n",
+        "duet.toml: cache.disk_bytes: has no effect without a folder in cache.disk_dir",
+    );
+    check_refused(
+        "[cache]\ndisk_dir = \"x\"\ndisk_bytes = 1000\n",
+        "duet.toml: cache.disk_bytes: must be at least 1048576 (1MiB), is 1000",
+    );
+    check_refused("[cache]\ndisk_dir = \"\"\n", "duet.toml: cache.disk_dir: must not be empty");
+    check_refused(
+        "[cache]\nram = 1\n",
+        "duet.toml: cache.ram: unknown key; known here: ram_bytes, disk_dir, disk_bytes; did you mean `ram_bytes`?",
+    );
+    check_refused(
+        "[models.a]\npath = \"a\"\nprefix_cache = \"no\"\n",
+        "duet.toml: models.a.prefix_cache: expected a boolean, found string \"no\"",
+    );
+    for table in ["cache", "server", "models"] {
+        check_refused(
+            &format!("{table} = 1\n"),
+            &format!(
+                "duet.toml: {table}: expected {}, found signed int `1`",
+                if table == "models" { "a map" } else { "a table" }
+            ),
+        );
+    }
+    check_refused("[server]\nmax_requests = 0\n", "duet.toml: server.max_requests: must be at least 1, is 0");
+    for (slowdown, shown) in
+        [("0.99", "0.99"), ("-2", "-2"), ("nan", "NaN"), ("inf", "inf"), ("1001", "1001")]
+    {
+        check_refused(
+            &format!("[models.a]\npath = \"a\"\nstream_slowdown = {slowdown}\n"),
+            &format!("duet.toml: models.a.stream_slowdown: must be between 1 and 1000, is {shown}"),
+        );
+    }
 }

@@ -3,17 +3,25 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use duet_core::backend::WeightsMode;
+use duet_core::backend::{DiskTierSpec, WeightsMode};
 use duet_core::model::memory::KvType;
 use duet_core::registry::EngineChoice;
 use duet_core::sampling::SamplingParams;
 
 use super::{
-    ConfigError, HttpConfig, ModelConfig, RawConfig, RawModel, RawServer, SamplingDefaults, ServerConfig,
+    CacheConfig, ConfigError, HttpConfig, ModelConfig, RawCache, RawConfig, RawModel, RawServer,
+    SamplingDefaults, ServerConfig, Size,
 };
 use crate::near::nearest;
 
 const DEFAULT_MAX_QUEUE: u64 = 64;
+const DEFAULT_MAX_REQUESTS: u64 = 1024;
+const DEFAULT_DISK_BYTES: Size = Size(8 << 30);
+/// Less holds hardly a prefix of the smallest model.
+const LEAST_DISK_BYTES: Size = Size(1 << 20);
+/// What steps of running streams may be slowed down by unless told otherwise: as the engine's own default.
+const DEFAULT_STREAM_SLOWDOWN: f32 = 2.0;
+const MOST_STREAM_SLOWDOWN: f32 = 1000.0;
 const MOST_SECONDS: f64 = 86_400.0 * 365.0;
 const KV_TYPES: [(&str, KvType); 8] = [
     ("f16", KvType::F16),
@@ -38,7 +46,7 @@ impl ServerConfig {
             .map(|(name, model)| check_model(name, model, max_queue))
             .collect::<Result<_, _>>()?;
         distinct_names(&models)?;
-        Ok(Self { http: check_http(&raw.server)?, models })
+        Ok(Self { http: check_http(&raw.server)?, cache: check_cache(&raw.cache)?, models })
     }
 }
 
@@ -48,11 +56,13 @@ fn check_http(raw: &RawServer) -> Result<HttpConfig, ConfigError> {
         return Err(ConfigError::new("server.host", "must not be empty"));
     }
     let max_body_bytes = at_least("server.max_body_bytes", raw.max_body_bytes, 1024, 32 << 20)?;
+    let max_requests = at_least("server.max_requests", raw.max_requests, 1, DEFAULT_MAX_REQUESTS)?;
     let unknown = raw.unknown_fields.as_deref().unwrap_or("accept");
     Ok(HttpConfig {
         host,
         port: raw.port.unwrap_or(8080),
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+        max_requests: usize::try_from(max_requests).unwrap_or(usize::MAX),
         request_timeout: seconds("server.request_timeout_s", raw.request_timeout_s)?,
         body_timeout: seconds("server.body_timeout_s", raw.body_timeout_s)?
             .unwrap_or(Duration::from_secs(30)),
@@ -62,6 +72,30 @@ fn check_http(raw: &RawServer) -> Result<HttpConfig, ConfigError> {
         allowed_origins: lower(raw.allowed_origins.as_deref()),
         deny_unknown_fields: one_of("server.unknown_fields", unknown, &UNKNOWN_FIELDS)?,
     })
+}
+
+fn check_cache(raw: &RawCache) -> Result<CacheConfig, ConfigError> {
+    let disk = match (&raw.disk_dir, raw.disk_bytes) {
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(ConfigError::new(
+                "cache.disk_bytes",
+                "has no effect without a folder in cache.disk_dir",
+            ));
+        }
+        (Some(dir), _) if dir.original().as_os_str().is_empty() => {
+            return Err(ConfigError::new("cache.disk_dir", "must not be empty"));
+        }
+        (Some(dir), bytes) => {
+            let Size(max_bytes) = bytes.unwrap_or(DEFAULT_DISK_BYTES);
+            if max_bytes < LEAST_DISK_BYTES.0 {
+                let message = format!("must be at least {} (1MiB), is {max_bytes}", LEAST_DISK_BYTES.0);
+                return Err(ConfigError::new("cache.disk_bytes", message));
+            }
+            Some(DiskTierSpec { dir: dir.relative(), max_bytes })
+        }
+    };
+    Ok(CacheConfig { ram_bytes: raw.ram_bytes.map(|Size(bytes)| bytes), disk })
 }
 
 fn lower(list: Option<&[String]>) -> Vec<String> {
@@ -93,6 +127,11 @@ fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig
         let message = format!("must be at least context ({context}), is {kv_tokens}");
         return Err(ConfigError::new(key("kv_tokens"), message));
     }
+    let stream_slowdown = raw.stream_slowdown.unwrap_or(DEFAULT_STREAM_SLOWDOWN);
+    if !(1.0..=MOST_STREAM_SLOWDOWN).contains(&stream_slowdown) {
+        let message = format!("must be between 1 and {MOST_STREAM_SLOWDOWN}, is {stream_slowdown}");
+        return Err(ConfigError::new(key("stream_slowdown"), message));
+    }
     let sampling = check_sampling(&key, raw)?;
     let prefill_chunk = at_least(&key("prefill_chunk"), raw.prefill_chunk.map(u64::from), 1, 512)?;
     let max_queue = at_least(&key("max_queue"), raw.max_queue, 1, max_queue)?;
@@ -108,6 +147,8 @@ fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig
         threads: raw.threads,
         weights: one_of(&key("weights"), raw.weights.as_deref().unwrap_or("auto"), &WEIGHTS)?,
         prefill_chunk: u32::try_from(prefill_chunk).unwrap_or(u32::MAX),
+        stream_slowdown,
+        prefix_cache: raw.prefix_cache.unwrap_or(true),
         max_queue: usize::try_from(max_queue).unwrap_or(usize::MAX),
         sampling,
     })

@@ -4,22 +4,33 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use duet_core::BackendError;
 use duet_core::event::{GenerationEvent, GenerationStream};
 use duet_core::request::GenerateRequest;
 use futures_core::Stream;
 
+use crate::metrics::Measure;
 use crate::models::Resident;
+use crate::record::{Record, Stage};
 
 /// The events of several requests, each with the index of its choice. At most as many are with the engine as it runs at
 /// once, so that one answer with many prompts does not fill the queue. Dropping it cancels what has not ended.
 pub(crate) struct Choices {
     resident: Arc<Resident>,
+    record: Arc<Record>,
     waiting: VecDeque<(usize, GenerateRequest)>,
-    running: Vec<(usize, GenerationStream)>,
+    running: Vec<Running>,
     /// Where the next poll begins, so that no stream is always last.
     turn: usize,
+}
+
+/// A choice that the engine has.
+struct Running {
+    index: usize,
+    stream: GenerationStream,
+    last_token: Option<Instant>,
 }
 
 /// An event of the choice with this index.
@@ -33,11 +44,12 @@ impl Choices {
     pub(crate) fn start(
         resident: Arc<Resident>,
         requests: Vec<GenerateRequest>,
+        record: Arc<Record>,
     ) -> Result<Self, BackendError> {
         let width = resident.model.capabilities().max_sequences.max(1) as usize;
         let waiting: VecDeque<_> = requests.into_iter().enumerate().collect();
         let running = Vec::with_capacity(width.min(waiting.len()));
-        let mut choices = Self { resident, waiting, running, turn: 0 };
+        let mut choices = Self { resident, record, waiting, running, turn: 0 };
         while choices.running.len() < width && choices.start_next()? {}
         Ok(choices)
     }
@@ -47,7 +59,7 @@ impl Choices {
         let Some((index, request)) = self.waiting.front() else { return Ok(false) };
         match self.resident.model.generate(request.clone()) {
             Ok(stream) => {
-                self.running.push((*index, stream));
+                self.running.push(Running { index: *index, stream, last_token: None });
                 self.waiting.pop_front();
                 Ok(true)
             }
@@ -61,16 +73,20 @@ impl Choices {
         let n = self.running.len();
         for step in 0..n {
             let at = (self.turn + step) % n;
-            let (index, stream) = &mut self.running[at];
-            let index = *index;
-            match Pin::new(stream).poll_next(cx) {
+            let choice = &mut self.running[at];
+            let index = choice.index;
+            match Pin::new(&mut choice.stream).poll_next(cx) {
                 Poll::Pending => continue,
                 Poll::Ready(Some(Ok(event @ GenerationEvent::Token(_)))) => {
                     self.turn = at + 1;
+                    self.note_token(at);
                     return Poll::Ready(Some((index, Ok(event))));
                 }
                 Poll::Ready(Some(last)) => {
                     self.running.swap_remove(at);
+                    if let Ok(GenerationEvent::Finished(finished)) = &last {
+                        self.resident.metrics.finished(finished, self.record.started.elapsed());
+                    }
                     let last = match self.start_next() {
                         Err(error) if last.is_ok() => Err(error),
                         _ => last,
@@ -87,11 +103,29 @@ impl Choices {
         if n == 0 { Poll::Ready(None) } else { Poll::Pending }
     }
 
+    fn note_token(&mut self, at: usize) {
+        let now = Instant::now();
+        let metrics = &self.resident.metrics;
+        match self.running[at].last_token.replace(now) {
+            Some(before) => metrics.observe(Measure::InterTokenLatency, now - before),
+            None => {
+                metrics.observe(Measure::TimeToFirstToken, now - self.record.started);
+                self.record.stage(Stage::Generating);
+            }
+        }
+    }
+
     /// As [`Choices::poll_next`].
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<ChoiceEvent> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+impl Drop for Choices {
+    fn drop(&mut self) {
+        self.resident.metrics.aborted(self.running.len());
     }
 }

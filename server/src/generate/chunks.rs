@@ -58,11 +58,6 @@ impl ChunkWriter {
         &self.tally
     }
 
-    /// Tells the model how long the answer took, for its queue's estimate.
-    pub(crate) fn note_request(&self) {
-        self.form.resident.note_request(self.tally.busy());
-    }
-
     pub(crate) fn event(&mut self, index: usize, event: &GenerationEvent, out: &mut BytesMut) {
         // Together with the first token and not before: load generators take the first frame for the first token.
         if !self.choices[index].begun {
@@ -174,7 +169,7 @@ impl ChunkWriter {
     }
 
     fn finished(&mut self, index: usize, finished: &Finished, out: &mut BytesMut) {
-        self.tally.add(finished, self.form.is_first_of_prompt(index));
+        self.tally.add(finished, self.form.prompt_index(index));
         self.n_ended += 1;
         if !finished.text.is_empty() && self.form.kind == Kind::Chat {
             self.open_text(index, &finished.text, out);

@@ -66,12 +66,11 @@ impl Form {
     }
 
     pub(crate) fn prompt_of(&self, choice: usize) -> &PromptInfo {
-        &self.prompts[choice / self.n]
+        &self.prompts[self.prompt_index(choice)]
     }
 
-    /// Whether a choice is its prompt's first, with which the prompt's tokens are counted.
-    pub(crate) fn is_first_of_prompt(&self, choice: usize) -> bool {
-        choice.is_multiple_of(self.n)
+    pub(crate) fn prompt_index(&self, choice: usize) -> usize {
+        choice / self.n
     }
 
     pub(crate) fn tokenizer(&self) -> &dyn Tokenizer {

@@ -8,18 +8,20 @@ pub(crate) mod stream;
 pub(crate) mod whole;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
-use axum::http::HeaderName;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use duet_core::BackendError;
 
 use crate::app::App;
 use crate::drain::Active;
 use crate::error::{ApiError, ErrorCode};
+use crate::metrics::Measure;
 use crate::models::{ModelEntry, Resident, blocking};
-use crate::record::Record;
+use crate::record::{Record, Stage};
 use choices::Choices;
 use job::Job;
 use prepare::{ForModel, Work, prepare};
@@ -27,6 +29,8 @@ use stream::{KEEP_ALIVE, Started, Starting, StreamBody};
 
 /// Bodies up to this size are templated and tokenized at once: handing them over would cost more.
 const SHORT_BODY_BYTES: usize = 4 << 10;
+/// The server's own time until the engine had the request, in microseconds.
+const OVERHEAD: HeaderName = HeaderName::from_static("x-duet-overhead-us");
 
 /// One request on its way to a model.
 pub(crate) struct Call {
@@ -57,10 +61,8 @@ impl Call {
         let run = async move {
             let Job { form, requests } = ready_job(&app, &record, &entry, work, n_body_bytes).await?;
             record.prompt(&form.model, form.n_prompt_tokens());
-            let choices = submit(&form.resident, requests)?;
-            let (body, tally) = whole::whole(&form, choices).await?;
-            form.resident.note_request(tally.busy());
-            Ok::<_, ApiError>((body, tally))
+            let choices = submit(&form.resident, requests, &record)?;
+            whole::whole(&form, choices).await
         };
         let (body, tally) = tokio::select! {
             result = run => result?,
@@ -69,6 +71,7 @@ impl Call {
         noted.finished(&tally);
         let mut response = Response::new(Body::from(body));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        put_overhead(response.headers_mut(), &noted);
         Ok(response)
     }
 
@@ -77,7 +80,7 @@ impl Call {
         let noted = record.clone();
         let mut starting: Starting = Box::pin(async move {
             let Job { form, requests } = ready_job(&app, &record, &entry, work, n_body_bytes).await?;
-            let mut choices = submit(&form.resident, requests)?;
+            let mut choices = submit(&form.resident, requests, &record)?;
             // What fails before the first token still gets a status of its own.
             let first = match choices.next().await {
                 Some((_, Err(error))) => return Err(error.into()),
@@ -88,9 +91,9 @@ impl Call {
         });
         let body = tokio::select! {
             started = tokio::time::timeout(KEEP_ALIVE, &mut starting) => match started {
-                Ok(started) => StreamBody::begun(started?, noted, active),
+                Ok(started) => StreamBody::begun(started?, noted.clone(), active),
                 // Clients and proxies want to see something by now.
-                Err(_) => StreamBody::waiting(starting, noted, active),
+                Err(_) => StreamBody::waiting(starting, noted.clone(), active),
             },
             () = active.cut() => return Err(ApiError::shutting_down()),
         };
@@ -99,7 +102,15 @@ impl Call {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        put_overhead(headers, &noted);
         Ok(response)
+    }
+}
+
+/// Left out where the engine has not got the request yet.
+fn put_overhead(headers: &mut HeaderMap, record: &Record) {
+    if let Some(us) = record.overhead_us() {
+        headers.insert(OVERHEAD, HeaderValue::from(us));
     }
 }
 
@@ -112,6 +123,8 @@ async fn ready_job(
     n_body_bytes: usize,
 ) -> Result<Job, ApiError> {
     let deadline = app.http.request_timeout.map(|timeout| record.started + timeout);
+    let began = Instant::now();
+    record.stage(Stage::Loading);
     let ready = app.models.ready(entry);
     let resident = match deadline {
         None => ready.await?,
@@ -121,6 +134,8 @@ async fn ready_job(
             ApiError::new(ErrorCode::ModelLoading, message)
         })??,
     };
+    record.waited(began.elapsed());
+    record.stage(Stage::Preparing);
     let for_model = ForModel { resident, request_id: record.id.clone(), deadline };
     if n_body_bytes <= SHORT_BODY_BYTES && !work.params().sampling.has_dry() {
         prepare(work, for_model)
@@ -129,13 +144,20 @@ async fn ready_job(
     }
 }
 
-fn submit(resident: &Arc<Resident>, requests: Vec<duet_core::GenerateRequest>) -> Result<Choices, ApiError> {
-    Choices::start(resident.clone(), requests).map_err(|error| match error {
-        BackendError::Overloaded { queue_length, .. } => {
-            let message =
-                format!("model `{}` has {queue_length} requests waiting already", resident.config.name);
-            ApiError::new(ErrorCode::QueueFull, message).retry_after(resident.seconds_until_place())
-        }
-        other => other.into(),
-    })
+fn submit(
+    resident: &Arc<Resident>,
+    requests: Vec<duet_core::GenerateRequest>,
+    record: &Arc<Record>,
+) -> Result<Choices, ApiError> {
+    let choices =
+        Choices::start(resident.clone(), requests, record.clone()).map_err(|error| match &error {
+            BackendError::Overloaded { queue_length, .. } => {
+                let name = &resident.config.name;
+                let message = format!("model `{name}` has {queue_length} requests waiting already");
+                ApiError { message, ..ApiError::from(&error) }
+            }
+            _ => error.into(),
+        })?;
+    resident.metrics.observe(Measure::Overhead, record.handed_over());
+    Ok(choices)
 }

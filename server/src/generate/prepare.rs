@@ -200,6 +200,8 @@ impl Preparation {
                     continues_prompt: kind == Kind::Text,
                     logprobs: logprobs.map(|n_top| LogprobsRequest { n_top }),
                     deadline,
+                    priority: params.priority,
+                    use_prefix_cache: params.cache_prompt,
                     ..GenerateRequest::new(request_id.clone(), ids.clone(), max_tokens)
                 });
             }

@@ -97,7 +97,6 @@ impl StreamBody {
             Some((_, Err(error))) => self.fail(&ApiError::from(error)),
             None => {
                 writer.end(&mut self.buffer);
-                writer.note_request();
                 self.record.finished(writer.tally());
                 self.state = State::Ended;
             }

@@ -66,7 +66,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
             GenerationEvent::Token(token) => growing[index].token(form, token),
             GenerationEvent::Finished(finished) => {
                 growing[index].end(form, &finished);
-                tally.add(&finished, form.is_first_of_prompt(index));
+                tally.add(&finished, form.prompt_index(index));
             }
         }
     }

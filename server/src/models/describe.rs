@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use duet_core::BackendError;
-use duet_core::backend::{LoadSpec, Probe, WeightsMode};
+use duet_core::backend::{LoadSpec, PrefixCacheSpec, Probe, WeightsMode};
 use duet_core::model::memory::{FitRequest, KvAllocation, MemoryError, fit};
 use duet_core::model::{ModelInfo, inspect};
 use duet_core::registry::{Registry, Selection};
@@ -54,7 +54,12 @@ impl Described {
     }
 
     /// The load that the plan stands for.
-    pub(super) fn spec(&self, config: &ModelConfig, tokenizer: Arc<dyn Tokenizer>) -> LoadSpec {
+    pub(super) fn spec(
+        &self,
+        config: &ModelConfig,
+        tokenizer: Arc<dyn Tokenizer>,
+        prefix_cache: PrefixCacheSpec,
+    ) -> LoadSpec {
         LoadSpec {
             context_length: self.plan.context,
             parallel: self.plan.parallel,
@@ -64,6 +69,8 @@ impl Described {
             prefill_chunk: config.prefill_chunk,
             weights: config.weights,
             max_queue: config.max_queue,
+            stream_slowdown: config.stream_slowdown,
+            prefix_cache,
             ..LoadSpec::new(self.info.clone(), tokenizer)
         }
     }

@@ -90,6 +90,14 @@ impl ModelEntry {
         self.phase.borrow().clone()
     }
 
+    /// The loaded model, if its engine still answers.
+    pub(super) fn resident(&self) -> Option<Arc<Resident>> {
+        match self.phase() {
+            Phase::Ready(resident) if !resident.is_crashed() => Some(resident),
+            _ => None,
+        }
+    }
+
     /// The headers were read, unless a load has overtaken that.
     pub(super) fn inspected(&self, result: Result<Described, ApiError>) {
         self.phase.send_if_modified(|phase| {

@@ -1,5 +1,6 @@
 //! The configured models: what they are, which are loaded, and loading them once however many ask.
 
+mod cache;
 mod describe;
 mod entry;
 mod memory;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use duet_core::backend::PrefixCacheSpec;
 use duet_core::registry::{EngineChoice, Registry};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
@@ -21,8 +23,11 @@ pub(crate) use entry::{Loading, ModelEntry, Phase};
 pub use memory::{Memory, MemorySource, system_memory};
 pub(crate) use resident::Resident;
 
-use crate::config::{ConfigError, ModelConfig};
+use cache::CacheBudget;
+
+use crate::config::{CacheConfig, ConfigError, ModelConfig};
 use crate::error::{ApiError, ErrorCode};
+use crate::metrics::Metrics;
 use crate::near::{near, nearest};
 
 /// How long an engine may take to free a model at the end.
@@ -34,6 +39,8 @@ pub(crate) struct ModelTable {
     by_name: HashMap<String, Arc<ModelEntry>>,
     registry: Registry,
     memory: MemorySource,
+    cache: CacheBudget,
+    metrics: Arc<Metrics>,
     /// One load at a time, so that two of them do not count on the same memory.
     loads: Semaphore,
     stopping: CancellationToken,
@@ -48,8 +55,10 @@ impl ModelTable {
     /// A model that names an engine which this build does not know.
     pub(crate) fn new(
         models: Vec<ModelConfig>,
+        cache: CacheConfig,
         registry: Registry,
         memory: MemorySource,
+        metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ConfigError> {
         for model in &models {
             check_engine(model, &registry)?;
@@ -63,7 +72,18 @@ impl ModelTable {
         }
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (loads, stopping) = (Semaphore::new(1), CancellationToken::new());
-        Ok(Arc::new(Self { entries, by_name, registry, memory, loads, stopping, started_unix }))
+        let cache = CacheBudget::new(cache, memory());
+        Ok(Arc::new(Self {
+            entries,
+            by_name,
+            registry,
+            memory,
+            cache,
+            metrics,
+            loads,
+            stopping,
+            started_unix,
+        }))
     }
 
     pub(crate) fn entries(&self) -> &[Arc<ModelEntry>] {
@@ -118,6 +138,7 @@ impl ModelTable {
         if let Some(loading) = entry.begin_load() {
             let (table, entry) = (self.clone(), entry.clone());
             tokio::spawn(async move {
+                let began = Instant::now();
                 let load = AssertUnwindSafe(table.load(&entry, &loading)).catch_unwind();
                 let result = tokio::select! {
                     result = load => result.unwrap_or_else(|_| {
@@ -135,6 +156,8 @@ impl ModelTable {
                         error.message
                     );
                 }
+                let engine = result.as_ref().ok().map(|resident| resident.described.engine);
+                table.metrics.load_ended(&entry.config.name, engine, began.elapsed());
                 entry.loaded(result);
             });
         }
@@ -161,7 +184,9 @@ impl ModelTable {
             plan = described.plan.reason,
             "loading"
         );
-        let spec = described.spec(&entry.config, assets.tokenizer.clone());
+        let prefix_cache = self.cache_share(entry, &described);
+        let cache_bytes = prefix_cache.host_bytes;
+        let spec = described.spec(&entry.config, assets.tokenizer.clone(), prefix_cache);
         let model = described.selection.backend.load(spec, progress(name, loading)).await?;
         let info = model.info();
         let seconds = started.elapsed().as_secs_f64();
@@ -173,7 +198,24 @@ impl ModelTable {
             seconds,
             "loaded"
         );
-        Ok(Resident::new(entry.config.clone(), described, model, assets))
+        let metrics = self.metrics.model(name, described.engine);
+        Ok(Resident::new(entry.config.clone(), described, model, assets, metrics, cache_bytes))
+    }
+
+    /// What of the memory for prefixes a model gets that is about to be loaded.
+    fn cache_share(&self, entry: &ModelEntry, described: &Described) -> PrefixCacheSpec {
+        let taken = self.sum_of_residents(|resident| resident.cache_bytes);
+        let may_come = |other: &ModelEntry| {
+            other.config.name != entry.config.name && other.config.prefix_cache && other.resident().is_none()
+        };
+        let others_may_come = self.entries.iter().any(|other| may_come(other));
+        let free_bytes = self.budget_bytes().saturating_sub(described.plan.need_bytes);
+        self.cache.share(&entry.config, taken, others_may_come, free_bytes)
+    }
+
+    /// What a further model may take now.
+    pub(crate) fn budget_bytes(&self) -> u64 {
+        (self.memory)().budget_bytes(self.resident_bytes())
     }
 
     /// Headers as they are now: the file may be another one than at the start. `budget` gets the memory and what the
@@ -191,13 +233,16 @@ impl ModelTable {
         blocking(read).await?
     }
 
-    /// What the loaded models were planned to take.
+    /// What the loaded models were planned to take, their prefixes in host memory included.
     fn resident_bytes(&self) -> u64 {
-        let bytes = |entry: &Arc<ModelEntry>| match entry.phase() {
-            Phase::Ready(resident) if !resident.is_crashed() => resident.described.plan.need_bytes,
-            _ => 0,
-        };
-        self.entries.iter().map(bytes).fold(0, u64::saturating_add)
+        let bytes =
+            |resident: &Resident| resident.described.plan.need_bytes.saturating_add(resident.cache_bytes);
+        self.sum_of_residents(bytes)
+    }
+
+    fn sum_of_residents(&self, bytes: impl Fn(&Resident) -> u64) -> u64 {
+        let one = |entry: &Arc<ModelEntry>| entry.resident().map_or(0, |resident| bytes(&resident));
+        self.entries.iter().map(one).fold(0, u64::saturating_add)
     }
 
     /// Cancels loads and frees every loaded model.

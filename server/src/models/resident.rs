@@ -1,14 +1,13 @@
 //! A model that is loaded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use duet_core::backend::{Health, LoadedModel};
 use duet_core::registry::TextAssets;
 use sha2::{Digest, Sha256};
 
 use crate::config::ModelConfig;
+use crate::metrics::ModelMetrics;
 use crate::models::describe::Described;
 
 /// A loaded model with everything that its requests need.
@@ -19,8 +18,9 @@ pub(crate) struct Resident {
     pub(crate) assets: TextAssets,
     /// `system_fingerprint`: engine version, file and settings in one word.
     pub(crate) fingerprint: String,
-    /// Moving mean of how long a request holds its sequence, in microseconds; 0: none has ended yet.
-    mean_request_us: AtomicU64,
+    pub(crate) metrics: ModelMetrics,
+    /// Most host memory that its prefixes may take, beside what was planned for weights and KV cache.
+    pub(crate) cache_bytes: u64,
 }
 
 impl Resident {
@@ -29,28 +29,15 @@ impl Resident {
         described: Described,
         model: Arc<dyn LoadedModel>,
         assets: TextAssets,
+        metrics: ModelMetrics,
+        cache_bytes: u64,
     ) -> Self {
         let fingerprint = fingerprint(&config, &described, model.as_ref());
-        Self { config, described, model, assets, fingerprint, mean_request_us: AtomicU64::new(0) }
+        Self { config, described, model, assets, fingerprint, metrics, cache_bytes }
     }
 
     pub(crate) fn is_crashed(&self) -> bool {
         self.model.health() == Health::Crashed
-    }
-
-    /// A request has ended that held its sequence for so long.
-    pub(crate) fn note_request(&self, duration: Duration) {
-        let sample = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1);
-        let mean = self.mean_request_us.load(Ordering::Relaxed);
-        // A lost update between two threads does no harm to an estimate.
-        let next = if mean == 0 { sample } else { mean - mean / 8 + sample / 8 };
-        self.mean_request_us.store(next.max(1), Ordering::Relaxed);
-    }
-
-    /// Seconds until a place in the queue comes free, from the mean so far.
-    pub(crate) fn seconds_until_place(&self) -> u64 {
-        let parallel = u64::from(self.model.capabilities().max_sequences.max(1));
-        (self.mean_request_us.load(Ordering::Relaxed) / parallel).div_ceil(1_000_000)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions` and `POST /v1/completions`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
@@ -12,7 +13,7 @@ use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
 use crate::generate::Call;
 use crate::generate::prepare::Work;
-use crate::record::Record;
+use crate::record::{Record, Stage};
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::ChatRequest;
 use crate::wire::openai::completion::CompletionRequest;
@@ -44,11 +45,15 @@ async fn answer(
     take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
 ) -> Result<Response, ApiError> {
     let active = app.drain.admit()?;
+    let began = Instant::now();
     let body = tokio::select! {
         body = body::read(request, &app.http) => body?,
         () = active.cut() => return Err(ApiError::shutting_down()),
     };
+    record.waited(began.elapsed());
+    record.stage(Stage::Preparing);
     let (work, ignored) = parse(&body, take)?;
+    app.metrics.ignored_fields(ignored.len());
     if let (Some(first), true) = (ignored.first(), app.http.deny_unknown_fields) {
         let message = format!("unknown parameter `{first}`");
         return Err(ApiError::param(ErrorCode::UnknownParameter, first.clone(), message));

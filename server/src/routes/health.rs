@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -62,7 +63,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, ApiEr
         match entry.phase() {
             Phase::Unknown => {
                 return Err(ApiError::new(ErrorCode::ModelLoading, "the models' headers are being read")
-                    .retry_after(1));
+                    .retry_after(Duration::from_secs(1)));
             }
             Phase::Ready(resident) if resident.is_crashed() => {
                 let message = format!("the engine of model `{}` stopped", entry.config.name);

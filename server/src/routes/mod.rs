@@ -3,6 +3,7 @@
 mod body;
 pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod models;
 
 use axum::Json;

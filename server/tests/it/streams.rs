@@ -1,13 +1,18 @@
 //! Clients that leave, queues that are full, connections that are quiet.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use duet_core::testing::{FakeConfig, FakeGate, Reply};
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::support::gguf::Header;
-use crate::support::{Answer, Running, World, post, until_async};
+use crate::support::metrics::Scrape;
+use crate::support::{Answer, Running, World, post, until_async, until_mut};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -165,7 +170,7 @@ async fn streamed_choices_have_one_role_and_one_end_each() {
 async fn a_quiet_stream_gets_comments_from_the_start() {
     let (server, gate) = gated(1, 4, Reply::text("ok")).await;
     // The clock runs by itself while nothing else does.
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let mut stream = open(&server, r#","stream":true"#).await;
     assert_eq!(began.elapsed().as_secs(), 15, "the headers wait so long for a first token");
     assert_eq!(frame(&mut stream).await, ": keep-alive\n\n");
@@ -180,6 +185,121 @@ async fn a_quiet_stream_gets_comments_from_the_start() {
     let events: Vec<&str> = rest.split("\n\n").filter(|event| event.starts_with("data: ")).collect();
     assert_eq!(events.last(), Some(&"data: [DONE]"));
     assert_eq!(events.len(), 5);
+}
+
+#[tokio::test]
+async fn the_time_to_wait_is_the_engines_in_whole_seconds_up_to_a_minute() {
+    let server = World::replying("ok").start().await;
+    for (ms, expected) in
+        [(0, "1"), (999, "1"), (1000, "1"), (12_300, "13"), (60_000, "60"), (3_600_000, "60")]
+    {
+        *server.backend.orders.overloaded.lock().expect("no panic") = Some(Duration::from_millis(ms));
+        for fields in ["", r#","stream":true"#] {
+            let refused = server.chat(&body(fields)).await;
+            assert_eq!(refused.error(), (429, "queue_full".into(), None));
+            assert_eq!(refused.headers["retry-after"], expected, "{ms} ms");
+            assert_eq!(refused.json()["error"]["message"], "model `m` has 7 requests waiting already");
+        }
+    }
+    *server.backend.orders.overloaded.lock().expect("no panic") = None;
+    assert_eq!(server.chat(&body("")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_full_server_is_429_whatever_the_model_and_listings_go_on() {
+    let gate = FakeGate::closed();
+    let config = FakeConfig { gate: Some(gate.clone()), reply: Reply::text("ok"), ..FakeConfig::default() };
+    let mut world = World::new().fake("m", Header::default(), config).model("other", Reply::text("ok"));
+    world.raw.server.max_requests = Some(2);
+    let server = Arc::new(world.start().await);
+    let to = |model: &str, fields: &str| body(fields).replace("\"m\"", &format!("\"{model}\""));
+    let call = |model: &str| {
+        let (server, body) = (server.clone(), to(model, ""));
+        tokio::spawn(async move { server.chat(&body).await })
+    };
+    let (first, second) = (call("m"), call("m"));
+    until_async(async || server.get("/health").await.json()["n_active_requests"] == 2).await;
+    for (model, fields) in [("m", ""), ("other", ""), ("other", r#","stream":true"#), ("nobody", "")] {
+        let refused = server.chat(&to(model, fields)).await;
+        assert_eq!(refused.error(), (429, "queue_full".into(), None), "{model}");
+        assert_eq!(refused.headers["retry-after"], "1");
+    }
+    assert_eq!(server.get("/v1/models").await.status, 200);
+    assert_eq!(server.get("/metrics").await.status, 200);
+    gate.open();
+    assert_eq!(first.await.expect("no panic").status, 200);
+    assert_eq!(second.await.expect("no panic").status, 200);
+    assert_eq!(call("other").await.expect("no panic").status, 200);
+}
+
+/// Tokens that the client does not see do not break the silence.
+#[tokio::test(start_paused = true)]
+async fn comments_depend_on_what_is_sent_and_not_on_tokens() {
+    // A stop string that never completes: all text is kept back.
+    let (server, gate) = gated(1, 4, Reply::text(&"a".repeat(100))).await;
+    let stop = format!(r#","stream":true,"stop":"{}b""#, "a".repeat(99));
+    gate.let_through(1);
+    let mut stream = open(&server, &stop).await;
+    assert!(frame(&mut stream).await.contains("\"role\":\"assistant\""));
+    let began = Instant::now();
+    let passes = async || Scrape::of(&server).await.of_m("duet_forward_passes_total");
+    let mut next = Box::pin(frame(&mut stream));
+    for step in 1..=4u32 {
+        // The clock stands still while the engine works: giving way is not being idle.
+        let before = passes().await;
+        gate.let_through(1);
+        until_async(async || passes().await > before).await;
+        let due = began + Duration::from_secs(4) * step;
+        let comment = tokio::time::timeout_at(due, &mut next).await.ok();
+        let expected = (step == 4).then(|| ": keep-alive\n\n".to_owned());
+        assert_eq!(comment, expected, "after {step} tokens");
+    }
+    assert_eq!(began.elapsed().as_secs(), 15);
+    gate.open();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_moves_the_next_comment() {
+    let (server, gate) = gated(1, 4, Reply::text("ab")).await;
+    gate.let_through(1);
+    let mut stream = open(&server, r#","stream":true"#).await;
+    frame(&mut stream).await;
+    let began = Instant::now();
+    assert_eq!(frame(&mut stream).await, ": keep-alive\n\n");
+    assert_eq!(began.elapsed().as_secs(), 15);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    gate.let_through(1);
+    let token = async || match poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await {
+        Poll::Ready(Some(Ok(bytes))) => bytes.starts_with(b"data: "),
+        Poll::Ready(other) => panic!("{other:?}"),
+        Poll::Pending => false,
+    };
+    until_mut(token).await;
+    assert_eq!(began.elapsed().as_secs(), 25);
+    assert_eq!(frame(&mut stream).await, ": keep-alive\n\n");
+    assert_eq!(began.elapsed().as_secs(), 40);
+    gate.open();
+}
+
+#[tokio::test(start_paused = true)]
+async fn comments_come_while_a_request_is_in_the_queue() {
+    let (server, gate) = gated(1, 4, Reply::text("ok")).await;
+    gate.let_through(1);
+    let mut first = open(&server, r#","stream":true"#).await;
+    frame(&mut first).await;
+    let began = Instant::now();
+    let mut queued = open(&server, r#","stream":true"#).await;
+    for seconds in [30, 45, 60] {
+        assert_eq!(frame(&mut queued).await, ": keep-alive\n\n");
+        assert_eq!(began.elapsed().as_secs(), seconds);
+    }
+    gate.open();
+    let mut text = String::new();
+    while let Some(bytes) = queued.next().await {
+        text.push_str(std::str::from_utf8(&bytes.expect("bodies never fail")).expect("UTF-8"));
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    drop(first);
 }
 
 #[tokio::test]

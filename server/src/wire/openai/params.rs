@@ -1,9 +1,10 @@
 //! What chat and plain completions have in common, checked as far as it can be without a model.
 
+use duet_core::request::Priority;
 use duet_core::text::TokenId;
 use serde_json::{Map, Value};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::wire::fields::Fields;
 use crate::wire::openai::one_or_many::OneOrMany;
 use crate::wire::openai::refused::take_refused;
@@ -13,6 +14,7 @@ use crate::wire::openai::sampling::SamplingRequest;
 const MOST_STOPS: usize = 32;
 const MOST_STOP_BYTES: usize = 1024;
 const MOST_STOP_TOKENS: usize = 128;
+const PRIORITIES: &str = "`priority` must be \"interactive\" or \"batch\"";
 
 /// Parameters of both routes.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub(crate) struct Params {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) return_token_ids: bool,
+    pub(crate) priority: Priority,
+    /// Whether cached prefixes may be used and the request's tokens kept.
+    pub(crate) cache_prompt: bool,
 }
 
 impl Params {
@@ -71,6 +76,8 @@ impl Params {
             stream,
             include_usage,
             return_token_ids: fields.take("return_token_ids")?.unwrap_or(false),
+            priority: priority(fields)?,
+            cache_prompt: fields.take("cache_prompt")?.unwrap_or(true),
         };
         take_refused(fields)?;
         Ok(params)
@@ -94,6 +101,24 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
             Err(ApiError::invalid("max_completion_tokens", message))
         }
         (old, new) => Ok(new.or(old)),
+    }
+}
+
+fn priority(fields: &mut Fields) -> Result<Priority, ApiError> {
+    match fields.take::<Value>("priority")? {
+        None => Ok(Priority::default()),
+        Some(Value::String(word)) => match word.as_str() {
+            "interactive" => Ok(Priority::Interactive),
+            "batch" => Ok(Priority::Batch),
+            _ => Err(ApiError::invalid("priority", PRIORITIES)),
+        },
+        // vLLM's clients send a number, and 0 is its default.
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(Priority::default()),
+        Some(Value::Number(_)) => Err(ApiError::invalid("priority", PRIORITIES)),
+        Some(other) => {
+            let message = format!("{PRIORITIES}, not {}", crate::wire::fields::kind(&other));
+            Err(ApiError::param(ErrorCode::InvalidType, "priority", message))
+        }
     }
 }
 
@@ -147,7 +172,7 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
             ("include_usage" | "include_obfuscation" | "continuous_usage_stats", other) => {
                 let message =
                     format!("`{path}` must be a boolean, not {}", crate::wire::fields::kind(&other));
-                return Err(ApiError::param(crate::error::ErrorCode::InvalidType, path, message));
+                return Err(ApiError::param(ErrorCode::InvalidType, path, message));
             }
             _ => fields.ignore(path),
         }

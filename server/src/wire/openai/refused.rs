@@ -77,7 +77,6 @@ const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("service_tier", usual_tier, "there is one tier"),
     ("verbosity", medium, "no model takes it"),
     ("moderation", never, "there is no moderation"),
-    ("priority", zero, LATER),
     ("keep_alive", never, LATER),
     ("ttl", never, LATER),
     ("lora", empty, LATER),
@@ -112,7 +111,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_retention",
-    "cache_prompt",
     "parallel_tool_calls",
     // Only with mirostat, which is refused above.
     "mirostat_tau",

@@ -35,6 +35,7 @@ pub(crate) struct Timings<'a> {
     predicted_ms: f64,
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
+    /// Prompt tokens that were found in the cache, over all choices: `prompt_n` and this are all prompt tokens.
     cache_n: u32,
     queue_ms: f64,
     ttft_ms: f64,
@@ -49,6 +50,8 @@ pub(crate) struct Timings<'a> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     usage: Usage,
+    /// By prompt: cached tokens that are in `usage`.
+    cached: Vec<Option<u32>>,
     n_evaluated: u32,
     n_cached: u32,
     n_intervals: u32,
@@ -60,13 +63,10 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A choice has ended. `new_prompt`: it is the first of its prompt, whose tokens count once for all its choices.
-    pub(crate) fn add(&mut self, finished: &Finished, new_prompt: bool) {
+    /// A choice of the prompt with this index has ended.
+    pub(crate) fn add(&mut self, finished: &Finished, prompt: usize) {
         let (usage, timings) = (&finished.usage, &finished.timings);
-        if new_prompt {
-            self.usage.prompt_tokens += usage.n_prompt_tokens;
-            self.usage.prompt_tokens_details.cached_tokens += usage.n_cached_tokens;
-        }
+        self.add_prompt(usage.n_prompt_tokens, usage.n_cached_tokens, prompt);
         self.usage.completion_tokens += usage.n_completion_tokens;
         self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens;
         self.n_evaluated += usage.n_prompt_tokens.saturating_sub(usage.n_cached_tokens);
@@ -81,13 +81,28 @@ impl Tally {
         self.batch_width = self.batch_width.max(timings.batch_width);
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage
+    /// A prompt counts once for all its choices, and what one of them evaluated was not cached for the request, even if
+    /// the others found it: so the least of them.
+    fn add_prompt(&mut self, n_tokens: u32, n_cached: u32, prompt: usize) {
+        if self.cached.len() <= prompt {
+            self.cached.resize(prompt + 1, None);
+        }
+        let total = &mut self.usage.prompt_tokens_details.cached_tokens;
+        match &mut self.cached[prompt] {
+            Some(least) => {
+                *total -= least.saturating_sub(n_cached);
+                *least = n_cached.min(*least);
+            }
+            unseen => {
+                self.usage.prompt_tokens += n_tokens;
+                *total += n_cached;
+                *unseen = Some(n_cached);
+            }
+        }
     }
 
-    /// How long the longest choice held its sequence.
-    pub(crate) fn busy(&self) -> std::time::Duration {
-        std::time::Duration::from_secs_f64((self.prompt_ms + self.predicted_ms) / 1e3)
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
     }
 
     pub(crate) fn ttft_ms(&self) -> f64 {
@@ -202,4 +217,53 @@ pub(crate) struct TextChoice<'a> {
     pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_ids: Option<Vec<TokenId>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duet_core::event::{Timings as EngineTimings, Usage as EngineUsage};
+
+    fn finished(n_prompt_tokens: u32, n_cached_tokens: u32, n_completion_tokens: u32) -> Finished {
+        let usage = EngineUsage { n_prompt_tokens, n_cached_tokens, n_completion_tokens };
+        let (reason, text) = (FinishReason::Length, String::new());
+        Finished { reason, text, usage, timings: EngineTimings::default() }
+    }
+
+    /// Each `(prompt, prompt tokens, cached)`, in the order in which they end.
+    #[track_caller]
+    fn check(
+        choices: &[(usize, u32, u32)],
+        prompt_tokens: u32,
+        cached_tokens: u32,
+        evaluated: u32,
+        found: u32,
+    ) {
+        let mut tally = Tally::default();
+        for (prompt, n_prompt, n_cached) in choices {
+            tally.add(&finished(*n_prompt, *n_cached, 5), *prompt);
+        }
+        let usage = tally.usage();
+        assert_eq!(
+            (usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens),
+            (prompt_tokens, cached_tokens),
+            "{choices:?}"
+        );
+        assert_eq!(usage.completion_tokens, 5 * choices.len() as u32);
+        assert_eq!(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens);
+        assert_eq!((tally.n_evaluated, tally.n_cached), (evaluated, found), "{choices:?}");
+    }
+
+    #[test]
+    fn cached_tokens_are_those_that_no_choice_evaluated() {
+        check(&[], 0, 0, 0, 0);
+        check(&[(0, 100, 0)], 100, 0, 100, 0);
+        check(&[(0, 100, 64)], 100, 64, 36, 64);
+        // Three choices of one prompt: one reads it, the others find it, in whatever order they end.
+        check(&[(0, 100, 0), (0, 100, 99), (0, 100, 99)], 100, 0, 102, 198);
+        check(&[(0, 100, 99), (0, 100, 0), (0, 100, 99)], 100, 0, 102, 198);
+        check(&[(0, 100, 99), (0, 100, 80), (0, 100, 90)], 100, 80, 31, 269);
+        // Prompts count by themselves, also when a later one ends first.
+        check(&[(2, 30, 10), (0, 100, 99), (1, 20, 0), (0, 100, 64)], 150, 74, 77, 173);
+    }
 }

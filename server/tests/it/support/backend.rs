@@ -1,14 +1,16 @@
 //! The fake engine with a counter, a door in front of its loads, and a behaviour per model.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use duet_core::model::ModelInfo;
 use duet_core::testing::{FakeBackend, FakeConfig};
 use duet_core::{BackendError, BackendInfo, InferenceBackend, LoadProgress, LoadSpec, LoadedModel, Probe};
 use tokio::sync::Semaphore;
+
+use super::watched::{Orders, Watched};
 
 /// What tests hold on to.
 #[derive(Default)]
@@ -21,6 +23,10 @@ pub(crate) struct TestBackend {
     pub(crate) n_failing: AtomicUsize,
     /// A load goes on when there is a permit, if there is a door at all.
     pub(crate) door: Option<Arc<Semaphore>>,
+    /// What loads were asked for, in their order.
+    pub(crate) specs: Mutex<Vec<LoadSpec>>,
+    /// What its models shall do otherwise than the fake.
+    pub(crate) orders: Arc<Orders>,
 }
 
 #[async_trait]
@@ -46,6 +52,7 @@ impl InferenceBackend for TestBackend {
         progress: LoadProgress,
     ) -> Result<Arc<dyn LoadedModel>, BackendError> {
         self.n_loads.fetch_add(1, Ordering::SeqCst);
+        self.specs.lock().expect("no panic").push(spec.clone());
         if let Some(door) = &self.door {
             door.acquire().await.expect("the door is never closed for good").forget();
         }
@@ -53,6 +60,7 @@ impl InferenceBackend for TestBackend {
         let mut config = self.models.get(&stem).cloned().unwrap_or_default();
         let failing = |n: usize| n.checked_sub(1);
         config.fail_load |= self.n_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing).is_ok();
-        FakeBackend { config }.load(spec, progress).await
+        let inner = FakeBackend { config }.load(spec, progress).await?;
+        Ok(Arc::new(Watched { inner, orders: self.orders.clone() }))
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod backend;
 pub(crate) mod gguf;
+pub(crate) mod metrics;
+mod watched;
 
 use std::sync::Arc;
 
@@ -189,6 +191,11 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
 
 /// As [`until`].
 pub(crate) async fn until_async(condition: impl AsyncFn() -> bool) {
+    until_mut(condition).await;
+}
+
+/// As [`until`].
+pub(crate) async fn until_mut(mut condition: impl AsyncFnMut() -> bool) {
     let began = std::time::Instant::now();
     while !condition().await {
         assert!(began.elapsed().as_secs() < 60, "it never came about");

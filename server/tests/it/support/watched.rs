@@ -1,0 +1,70 @@
+//! A loaded model that notes what it is asked for and can be told what to say.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use duet_core::backend::{EngineLoad, Health, LoadedInfo, LoadedModel, RunnerJob};
+use duet_core::event::GenerationStream;
+use duet_core::runner::{Capabilities, MemoryReport};
+use duet_core::text::Tokenizer;
+use duet_core::{BackendError, GenerateRequest};
+
+/// Between a test and the models.
+#[derive(Default)]
+pub(crate) struct Orders {
+    /// Requests that have come, refused ones too.
+    pub(crate) requests: Mutex<Vec<GenerateRequest>>,
+    /// Refuse with this time to wait.
+    pub(crate) overloaded: Mutex<Option<Duration>>,
+    /// Counters to show instead of the engine's own.
+    pub(crate) load: Mutex<Option<EngineLoad>>,
+}
+
+pub(super) struct Watched {
+    pub(super) inner: Arc<dyn LoadedModel>,
+    pub(super) orders: Arc<Orders>,
+}
+
+#[async_trait]
+impl LoadedModel for Watched {
+    fn info(&self) -> &LoadedInfo {
+        self.inner.info()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
+        self.inner.tokenizer()
+    }
+
+    fn generate(&self, request: GenerateRequest) -> Result<GenerationStream, BackendError> {
+        self.orders.requests.lock().expect("no panic").push(request.clone());
+        match *self.orders.overloaded.lock().expect("no panic") {
+            Some(retry_after) => Err(BackendError::Overloaded { queue_length: 7, retry_after }),
+            None => self.inner.generate(request),
+        }
+    }
+
+    async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {
+        self.inner.run_exclusive(job).await
+    }
+
+    fn load(&self) -> EngineLoad {
+        self.orders.load.lock().expect("no panic").unwrap_or_else(|| self.inner.load())
+    }
+
+    fn memory(&self) -> MemoryReport {
+        self.inner.memory()
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+
+    async fn unload(&self) {
+        self.inner.unload().await;
+    }
+}
