@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use duet_server::{ApiError, ModelSummary, RawConfig, RawModel, Server, ServerConfig};
+use duet_server::{ApiError, ModelSummary, RawConfig, RawModel, Server, ServerConfig, Size};
 use tokio::net::TcpListener;
 
 use crate::model::{LoadArguments, file_name};
@@ -40,6 +40,18 @@ pub(crate) struct ServeArguments {
     /// KV cache that they share, in tokens [default: what fits memory]
     #[arg(long, value_name = "TOKENS", requires = "model")]
     kv_tokens: Option<u32>,
+    /// Host memory for prefixes that had to leave the KV cache, as in 2GiB [default: an eighth of what is free, 4GiB at most]
+    #[arg(long, value_name = "SIZE")]
+    cache_ram: Option<Size>,
+    /// A folder for prefixes, which are there again after a restart [default: none]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Most bytes of that folder [default: 8GiB]
+    #[arg(long, value_name = "SIZE")]
+    cache_disk: Option<Size>,
+    /// Evaluate every prompt of MODEL as a whole
+    #[arg(long, requires = "model")]
+    no_prefix_cache: bool,
 }
 
 pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
@@ -47,6 +59,9 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
     let mut flags = RawConfig::default();
     flags.server.host.clone_from(&arguments.host);
     flags.server.port = arguments.port;
+    flags.cache.ram_bytes = arguments.cache_ram;
+    flags.cache.disk_dir = arguments.cache_dir.as_deref().map(absolute).transpose()?.map(Into::into);
+    flags.cache.disk_bytes = arguments.cache_disk;
     let model = match &arguments.model {
         Some(path) => Some(add_model(&mut flags, path, &arguments)?),
         None => {
@@ -115,7 +130,7 @@ fn add_model(flags: &mut RawConfig, path: &Path, arguments: &ServeArguments) -> 
     });
     let load = &arguments.load;
     let model = RawModel {
-        path: Some(std::path::absolute(path).with_context(|| path.display().to_string())?.into()),
+        path: Some(absolute(path)?.into()),
         engine: Some(load.engine.clone()),
         context: load.context,
         parallel: arguments.parallel,
@@ -123,10 +138,15 @@ fn add_model(flags: &mut RawConfig, path: &Path, arguments: &ServeArguments) -> 
         kv_type: load.kv_type.clone(),
         threads: load.threads,
         weights: Some(load.weights.clone()),
+        prefix_cache: arguments.no_prefix_cache.then_some(false),
         ..RawModel::default()
     };
     flags.models.insert(name.clone(), model);
     Ok(name)
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
 }
 
 fn summary(server: &Server, name: &str) -> Option<ModelSummary> {
