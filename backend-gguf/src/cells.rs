@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of llama.cpp: a cell is a token of one sequence, or of several that share a prefix.
 
-/// The book of cells. Sequence ids are below the number given to [`CellBook::new`]; other ids panic.
+/// The book of cells. Sequence ids, holders' among them, are below the number given to [`CellBook::new`]; other ids panic.
 #[derive(Debug)]
 pub(crate) struct CellBook {
     /// How many sequences hold each cell.

@@ -7,7 +7,9 @@ use duet_core::model::{ModelFormat, ModelInfo, inspect};
 use duet_core::{BackendError, LoadSpec};
 
 use crate::ID;
-use crate::raw::{Context, ContextSettings, FlashAttention, Model, ModelError, ModelSettings, library};
+use crate::raw::{
+    Context, ContextSettings, FlashAttention, Model, ModelError, ModelFacts, ModelSettings, library,
+};
 use crate::runner::GgufRunner;
 use crate::settings::GgufSettings;
 use crate::snapshot::SnapshotKey;
@@ -43,7 +45,7 @@ pub(crate) fn load_runner(
             detail: "it does not generate text token by token".into(),
         });
     }
-    let wanted = context_settings(spec, settings);
+    let wanted = context_settings(spec, settings, n_holders(&facts, &spec.model.architecture));
     let context = Context::new(Arc::new(model), wanted).map_err(|error| load_error(path, error))?;
     let context_settings = *context.settings();
     let warm_up_token = spec.model.bos_token_id.filter(|&id| (id as usize) < facts.n_vocab).unwrap_or(0);
@@ -61,7 +63,20 @@ fn load_error(path: &Path, error: ModelError) -> BackendError {
     }
 }
 
-fn context_settings(spec: &LoadSpec, settings: &GgufSettings) -> ContextSettings {
+/// Prefixes that can be held beside the sequences that run: 64 where they cost nothing but their cells.
+///
+/// llama.cpp's memory takes ids up to 255 whatever its number of sequences, as long as all share one buffer. None for
+/// * recurrent layers, which have one state per running sequence and nothing above,
+/// * windowed layers: their cells are few and reused once out of the window, but never while a second sequence has them, so
+///   that held prefixes would use them up,
+/// * the caches of sparse attention, whose indexes walk the running sequences only.
+fn n_holders(facts: &ModelFacts, architecture: &str) -> u32 {
+    const SPARSE: [&str; 4] = ["deepseek32", "glm-dsa", "hy_v4", "minimax-m3"];
+    let plain = !facts.recurrent && facts.window == 0 && !SPARSE.contains(&architecture);
+    if plain { 64 } else { 0 }
+}
+
+fn context_settings(spec: &LoadSpec, settings: &GgufSettings, n_holders: u32) -> ContextSettings {
     let n_sequences = spec.parallel.max(1);
     // One buffer for all on CPUs: masked cells cost nothing there, prefixes are shared, and a prompt chunk rides in the
     // decode rows' pass. GPUs walk up to the highest used cell, so long unrelated sequences are better apart; as long as
@@ -70,9 +85,11 @@ fn context_settings(spec: &LoadSpec, settings: &GgufSettings) -> ContextSettings
     let shares = if kv_unified { 1 } else { n_sequences };
     ContextSettings {
         n_cells: spec.kv_tokens.max(spec.context_length.saturating_mul(shares)),
-        n_batch: settings.batch.max(n_sequences),
+        // One row for each, and one for the id through which holders are saved.
+        n_batch: settings.batch.max(n_sequences.saturating_add(1)),
         n_ubatch: settings.micro_batch,
         n_sequences,
+        n_holders,
         n_outputs: settings.outputs,
         n_threads: spec.threads.unwrap_or_else(physical_cores).max(1),
         flash_attention: match settings.flash_attention {

@@ -98,7 +98,7 @@ impl Context {
                     ("n_ctx_seq", sys::llama_n_ctx_seq(context), settings.cells_per_sequence()),
                     ("n_batch", sys::llama_n_batch(context), settings.n_batch),
                     ("n_ubatch", sys::llama_n_ubatch(context), settings.n_ubatch),
-                    ("n_seq_max", sys::llama_n_seq_max(context), settings.n_sequences),
+                    ("n_seq_max", sys::llama_n_seq_max(context), settings.n_seq_max()),
                     ("n_threads", sys::llama_n_threads(context).cast_unsigned(), settings.n_threads),
                     (
                         "n_threads_batch",
@@ -227,28 +227,22 @@ impl Context {
         unsafe { sys::llama_synchronize(self.pointer.as_ptr()) };
     }
 
-    fn knows(&self, sequence: u32) -> bool {
-        sequence < self.settings.n_sequences
-    }
-
     /// Removes positions `from..` of a sequence. `false`: this kind of memory cannot, and nothing changed.
     pub(crate) fn remove(&mut self, sequence: u32, from: u32) -> bool {
-        let (Ok(sequence_id), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
+        let (Some(id), Ok(from)) = (self.settings.library_id(sequence), i32::try_from(from)) else {
             return false;
         };
         // SAFETY: a live memory on its own thread; the id is in range, which the library asserts.
-        self.knows(sequence) && unsafe { sys::llama_memory_seq_rm(self.memory, sequence_id, from, -1) }
+        unsafe { sys::llama_memory_seq_rm(self.memory, id, from, -1) }
     }
 
     /// Makes `to` share positions `0..n` of `from`. `to` must be empty. `false`: ids out of range, nothing changed.
     ///
     /// With split KV the library copies whole buffers and asserts on ranges, so only whole sequences pass there.
     pub(crate) fn share(&mut self, from: u32, to: u32, n: u32) -> bool {
-        let (Ok(source), Ok(target), Ok(end)) = (i32::try_from(from), i32::try_from(to), i32::try_from(n))
-        else {
-            return false;
-        };
-        if !self.knows(from) || !self.knows(to) || from == to || n == 0 {
+        let ids = (self.settings.library_id(from), self.settings.library_id(to));
+        let ((Some(source), Some(target)), Ok(end)) = (ids, i32::try_from(n)) else { return false };
+        if from == to || n == 0 {
             return false;
         }
         let end = if self.settings.kv_unified { end } else { -1 };
@@ -259,7 +253,7 @@ impl Context {
 
     /// Smallest and largest position held for a sequence.
     pub(crate) fn positions(&self, sequence: u32) -> Option<(u32, u32)> {
-        let id = i32::try_from(sequence).ok().filter(|_| self.knows(sequence))?;
+        let id = self.settings.library_id(sequence)?;
         // SAFETY: a live memory on its own thread; the id is in range.
         let (min, max) = unsafe {
             (sys::llama_memory_seq_pos_min(self.memory, id), sys::llama_memory_seq_pos_max(self.memory, id))
@@ -268,8 +262,25 @@ impl Context {
     }
 
     /// The state of one sequence as bytes behind `n_header` zeroes; `None` if the library gives none.
+    ///
+    /// The library writes the sequences of each cell only up to its own number of them, and then refuses to read a cell
+    /// that seems to belong to nobody: a holder lends its cells to the spare sequence for as long as this takes.
     pub(crate) fn save(&mut self, sequence: u32, n_header: usize) -> Option<Vec<u8>> {
-        let id = i32::try_from(sequence).ok().filter(|_| self.knows(sequence))?;
+        let id = self.settings.library_id(sequence)?;
+        let Some(spare) = self.settings.spare_id().filter(|_| sequence >= self.settings.n_sequences) else {
+            return self.save_id(id, n_header);
+        };
+        // SAFETY: a live memory on its own thread; both ids are in range, and holders exist in unified memory only, which
+        // copies no buffers.
+        unsafe { sys::llama_memory_seq_cp(self.memory, id, spare, 0, -1) };
+        let bytes = self.save_id(spare, n_header);
+        // SAFETY: as above.
+        unsafe { sys::llama_memory_seq_rm(self.memory, spare, 0, -1) };
+        bytes
+    }
+
+    /// As [`Context::save`], by an id of llama.cpp's below its number of sequences.
+    fn save_id(&mut self, id: i32, n_header: usize) -> Option<Vec<u8>> {
         self.synchronize();
         // SAFETY: a live context on its own thread, an id in range; the library writes at most the length it is told,
         // which is what it asked for.
@@ -285,7 +296,7 @@ impl Context {
     /// Puts a state into a sequence, which must be empty. `bytes` must come from [`Context::save`] of a context of the
     /// same model and settings: the library believes the sizes it reads.
     pub(crate) fn restore(&mut self, sequence: u32, bytes: &[u8]) -> bool {
-        let Some(id) = i32::try_from(sequence).ok().filter(|_| self.knows(sequence)) else { return false };
+        let Some(id) = self.settings.library_id(sequence) else { return false };
         let (n, _) = capture(|| {
             // SAFETY: a live context on its own thread, an id in range; reads stay within the given length (the library
             // throws and catches at its end). That the content fits is the caller's promise.

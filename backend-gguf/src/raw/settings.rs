@@ -36,8 +36,11 @@ pub(crate) struct ContextSettings {
     pub(crate) n_batch: u32,
     /// Most rows of one pass over the weights.
     pub(crate) n_ubatch: u32,
-    /// Sequences; at most [`ContextSettings::MAX_SEQUENCES`].
+    /// Sequences that may have rows; at most [`ContextSettings::MAX_SEQUENCES`].
     pub(crate) n_sequences: u32,
+    /// Ids above these that only hold cells; as many as the library has room for, and none with split KV, where each id
+    /// would have a buffer of its own.
+    pub(crate) n_holders: u32,
     /// Most rows of one call that give logits; at least `n_sequences`.
     pub(crate) n_outputs: u32,
     /// Threads for decoding and for prompts.
@@ -78,6 +81,8 @@ impl ContextSettings {
         if self.kv_type == KvType::F32 && self.flash_attention == FlashAttention::Auto {
             self.flash_attention = FlashAttention::Off;
         }
+        let n_ids = Self::MAX_SEQUENCES - self.n_sequences;
+        self.n_holders = if self.kv_unified { self.n_holders.min(n_ids.saturating_sub(1)) } else { 0 };
         // Split mode gives each sequence an equal share, rounded up on its own.
         let n_parts = if self.kv_unified { 1 } else { self.n_sequences };
         self.n_cells = self
@@ -90,14 +95,36 @@ impl ContextSettings {
         // A causal model's batch is clamped to the cells; done here, so that reading back shows no difference.
         self.n_batch = self.n_batch.min(self.n_cells);
         self.n_ubatch = self.n_ubatch.min(self.n_batch);
-        if self.n_sequences > self.n_batch {
+        if self.n_seq_max() > self.n_batch {
             return Err(format!(
                 "{} sequences do not fit into a batch of {} rows: each may need one",
-                self.n_sequences, self.n_batch
+                self.n_seq_max(),
+                self.n_batch
             ));
         }
-        self.n_outputs = self.n_outputs.clamp(self.n_sequences, self.n_batch);
+        self.n_outputs = self.n_outputs.clamp(self.n_seq_max(), self.n_batch);
         Ok(self)
+    }
+
+    /// Sequences as llama.cpp is told: ids from here on are good for its memory, but not in batches and not for saving a
+    /// state. With holders that is one more than may run, the spare one.
+    pub(crate) fn n_seq_max(&self) -> u32 {
+        self.n_sequences + u32::from(self.n_holders > 0)
+    }
+
+    /// llama.cpp's id for one of ours: sequences, then the spare one, then the holders. `None` for ids that do not exist.
+    pub(super) fn library_id(&self, sequence: u32) -> Option<i32> {
+        let id = match sequence.checked_sub(self.n_sequences) {
+            None => sequence,
+            Some(holder) if holder < self.n_holders => sequence + 1,
+            Some(_) => return None,
+        };
+        i32::try_from(id).ok()
+    }
+
+    /// The id through which a holder's state is saved; always empty otherwise.
+    pub(super) fn spare_id(&self) -> Option<i32> {
+        (self.n_holders > 0).then(|| i32::try_from(self.n_sequences).ok()).flatten()
     }
 
     /// Cells that one sequence can use.
@@ -112,7 +139,7 @@ impl ContextSettings {
         params.n_ctx = self.n_cells;
         params.n_batch = self.n_batch;
         params.n_ubatch = self.n_ubatch;
-        params.n_seq_max = self.n_sequences;
+        params.n_seq_max = self.n_seq_max();
         params.n_rs_seq = 0;
         params.n_outputs_max = self.n_outputs;
         params.n_outputs_max_per_seq = 0; // only limits samplers on the device, of which there are none
@@ -158,6 +185,7 @@ mod tests {
             n_batch: 512,
             n_ubatch: 512,
             n_sequences: 4,
+            n_holders: 0,
             n_outputs: 64,
             n_threads: 2,
             flash_attention: FlashAttention::Auto,
@@ -199,6 +227,27 @@ mod tests {
         ] {
             assert!(bad.normalized().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn holders_get_the_ids_that_are_left() {
+        let settings = |n_sequences, n_holders, kv_unified| {
+            let settings = ContextSettings { n_sequences, n_holders, kv_unified, ..settings() };
+            settings.normalized().unwrap()
+        };
+        assert_eq!(settings(4, 64, false).n_holders, 0, "each would need a buffer");
+        let some = settings(4, 64, true);
+        assert_eq!((some.n_holders, some.n_seq_max(), some.spare_id()), (64, 5, Some(4)));
+        let ids: Vec<_> = [0, 3, 4, 67, 68, u32::MAX].map(|id| some.library_id(id)).to_vec();
+        assert_eq!(ids, [Some(0), Some(3), Some(5), Some(68), None, None]);
+        let most = settings(250, 64, true);
+        assert_eq!((most.n_holders, most.library_id(254)), (5, Some(255)));
+        let none = settings(255, 64, true);
+        assert_eq!((none.n_holders, none.n_seq_max(), none.library_id(255)), (0, 255, None));
+        let none = settings(256, 64, true);
+        assert_eq!((none.n_holders, none.n_seq_max(), none.spare_id()), (0, 256, None));
+        let none = settings(4, 0, true);
+        assert_eq!((none.n_seq_max(), none.library_id(4), none.spare_id()), (4, None, None));
     }
 
     #[test]

@@ -64,8 +64,9 @@ impl GgufRunner {
         }
     }
 
+    /// Whether a sequence or a holder has this id.
     pub(super) fn known(&self, seq: SeqId) -> Result<(), BackendError> {
-        let n = self.capabilities.max_sequences;
+        let n = self.capabilities.max_sequences + self.capabilities.n_holders;
         if seq.0 < n { Ok(()) } else { Err(invalid(format!("sequence {} of {n}", seq.0))) }
     }
 

@@ -67,7 +67,7 @@ impl GgufRunner {
             // A windowed cache forks and cuts only where the window is still held; a recurrent one only at its end.
             fork: !facts.recurrent && !windowed,
             fork_shares_cells: settings.kv_unified,
-            n_holders: 0,
+            n_holders: settings.n_holders,
             truncate: !facts.recurrent && !windowed,
             snapshot: true,
         };
@@ -76,7 +76,7 @@ impl GgufRunner {
             limits: CallLimits { n_rows: settings.n_batch as usize, n_outputs: settings.n_outputs as usize },
             cells: CellBook::new(
                 settings.n_cells,
-                settings.n_sequences,
+                settings.n_sequences + settings.n_holders,
                 settings.kv_unified,
                 settings.cells_per_sequence(),
             ),

@@ -4,6 +4,7 @@
 mod common;
 mod conformance;
 mod errors;
+mod holders;
 mod oracle;
 mod runner;
 mod tokenizer;
