@@ -1,18 +1,21 @@
-//! Keys and values of every token, in buffers that grow by steps and are written in place.
+//! Keys and values of every token, in buffers that grow by steps, are written in place and can be shared.
+
+use std::rc::Rc;
 
 use super::LayerCache;
 use super::sequence::CacheShape;
-use crate::tensor::{Result, Tensor};
+use crate::tensor::{Result, Tensor, concat};
 
-/// Tokens by which a buffer grows. GPU attention kernels want lengths that are a multiple of 256.
-const GROWTH: usize = 256;
+/// Buffers are a multiple of so many tokens. GPU attention kernels want lengths that are.
+pub(super) const GROWTH: usize = 256;
 
 /// A key/value cache that can be cut anywhere.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     shape: CacheShape,
-    /// Keys and values, `[n_kv_heads, capacity, head_dim]`.
-    buffers: Option<[Tensor; 2]>,
+    /// Keys and values, `[n_kv_heads, capacity, head_dim]`. Forks hold the same ones until either side writes: the writer
+    /// then takes a copy of its own, of no more than its own tokens.
+    buffers: Option<Rc<[Tensor; 2]>>,
     len: usize,
 }
 
@@ -23,7 +26,7 @@ impl KvCache {
     }
 
     fn capacity(&self) -> usize {
-        self.buffers.as_ref().map_or(0, |[keys, _]| keys.len(1))
+        self.buffers.as_ref().map_or(0, |buffers| buffers[0].len(1))
     }
 
     /// The first `len` tokens of a buffer; a view.
@@ -31,19 +34,23 @@ impl KvCache {
         buffer.slice(&[0, 0, 0], &[self.shape.n_kv_heads, len, self.shape.head_dim])
     }
 
-    /// Buffers for at least `needed` tokens that begin with the first `len` of this cache's.
-    fn grown(&self, len: usize, needed: usize) -> Result<[Tensor; 2]> {
+    /// New buffers of this capacity that begin with the first `len` of this cache's tokens.
+    fn copied(&self, len: usize, capacity: usize) -> Result<Rc<[Tensor; 2]>> {
         let CacheShape { n_kv_heads, head_dim, ty } = self.shape;
-        let capacity = needed.next_multiple_of(GROWTH);
-        let grow = |side: usize| -> Result<Tensor> {
-            let mut buffer = Tensor::zeros(&[n_kv_heads, capacity, head_dim], ty)?;
-            if let Some(old) = self.buffers.as_ref().filter(|_| len > 0) {
-                buffer.write(&self.view(&old[side], len)?, &[0, 0, 0], &[n_kv_heads, len, head_dim])?;
+        let copy = |side: usize| -> Result<Tensor> {
+            let rest = Tensor::zeros(&[n_kv_heads, capacity - len, head_dim], ty)?;
+            match self.buffers.as_ref().filter(|_| len > 0) {
+                Some(old) => concat(&[self.view(&old[side], len)?, rest], 1),
+                None => Ok(rest),
             }
-            Ok(buffer)
         };
-        Ok([grow(0)?, grow(1)?])
+        Ok(Rc::new([copy(0)?, copy(1)?]))
     }
+}
+
+/// Capacity of a buffer for `len` tokens and the next one.
+fn capacity_for(len: usize) -> usize {
+    (len + 1).next_multiple_of(GROWTH)
 }
 
 impl LayerCache for KvCache {
@@ -51,19 +58,29 @@ impl LayerCache for KvCache {
         self.len
     }
 
+    fn make_room(&mut self, n: usize) -> Result<bool> {
+        let (needed, capacity) = (self.len + n, self.capacity());
+        let is_copy = self.is_shared() && self.len > 0;
+        if self.is_shared() {
+            self.buffers = Some(self.copied(self.len, needed.next_multiple_of(GROWTH))?);
+        } else if needed > capacity {
+            // By an eighth at least, so that a long prompt is not copied at every chunk.
+            let capacity = needed.max(capacity + capacity / 8).next_multiple_of(GROWTH);
+            self.buffers = Some(self.copied(self.len, capacity)?);
+        }
+        Ok(is_copy)
+    }
+
     fn update(&mut self, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
         let CacheShape { n_kv_heads, head_dim, ty } = self.shape;
-        let end = self.len + keys.len(1);
-        if end > self.capacity() {
-            self.buffers = Some(self.grown(self.len, end)?);
-        }
-        let len = self.len;
-        let [to_keys, to_values] = self.buffers.as_mut().expect("grown above");
-        for (buffer, new) in [(to_keys, keys), (to_values, values)] {
+        let (len, end) = (self.len, self.len + keys.len(1));
+        self.make_room(end - len)?;
+        let buffers = self.buffers.as_mut().and_then(Rc::get_mut).expect("made its own above");
+        for (buffer, new) in buffers.iter_mut().zip([keys, values]) {
             buffer.write(&new.cast(ty)?, &[0, len, 0], &[n_kv_heads, end, head_dim])?;
         }
         self.len = end;
-        let [keys, values] = self.buffers.as_ref().expect("grown above");
+        let [keys, values] = self.buffers.as_deref().expect("as above");
         Ok((self.view(keys, end)?, self.view(values, end)?))
     }
 
@@ -75,35 +92,48 @@ impl LayerCache for KvCache {
         true
     }
 
+    /// Much shorter forks get a copy at once: sharing would keep the whole of a long buffer alive for a short prefix.
     fn fork(&self, len: usize) -> Result<Option<Box<dyn LayerCache>>> {
         let len = len.min(self.len);
-        let buffers = match len {
-            0 => None,
-            _ => Some(self.grown(len, len)?),
+        let buffers = match &self.buffers {
+            Some(shared) if 2 * capacity_for(len) > self.capacity() => Some(shared.clone()),
+            Some(_) if len > 0 => Some(self.copied(len, capacity_for(len))?),
+            _ => None,
         };
-        Ok(Some(Box::new(Self { shape: self.shape, buffers, len })))
+        Ok(Some(Box::new(Self { shape: self.shape, buffers: buffers.filter(|_| len > 0), len })))
     }
 
-    fn export(&self) -> Result<Vec<(&'static str, Tensor)>> {
-        let Some([keys, values]) = &self.buffers else { return Ok(Vec::new()) };
-        let part = |buffer| self.view(buffer, self.len)?.contiguous();
-        Ok(vec![("keys", part(keys)?), ("values", part(values)?)])
+    fn is_shared(&self) -> bool {
+        self.buffers.as_ref().is_some_and(|buffers| Rc::strong_count(buffers) > 1)
     }
 
-    fn import(&mut self, len: usize, tensors: Vec<Tensor>) -> Result<()> {
-        (self.buffers, self.len) = (None, 0);
-        if let [keys, values] = tensors.as_slice() {
-            self.update(keys, values)?;
-            debug_assert_eq!(self.len, len, "as many tokens as the tensors have");
+    fn save(&self, state: &mut Vec<u8>) -> Result<()> {
+        for buffer in self.tensors() {
+            let token = self.shape.n_bytes(1) / self.shape.n_kv_heads;
+            for head in buffer.as_le_bytes()?.chunks_exact(self.capacity() * token) {
+                state.extend_from_slice(&head[..self.len * token]);
+            }
         }
         Ok(())
     }
 
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.buffers.iter().flatten().collect()
+    fn load(&mut self, len: usize, state: &[u8]) {
+        let CacheShape { n_kv_heads, head_dim, ty } = self.shape;
+        let capacity = capacity_for(len);
+        let side = |state: &[u8]| {
+            let mut padded = vec![0; self.shape.n_bytes(capacity)];
+            let heads = padded.chunks_exact_mut(self.shape.n_bytes(capacity) / n_kv_heads);
+            for (to, from) in heads.zip(state.chunks_exact(state.len() / n_kv_heads)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            Tensor::from_le_bytes(ty, &padded, &[n_kv_heads, capacity, head_dim])
+        };
+        let (keys, values) = state.split_at(state.len() / 2);
+        self.buffers = Some(Rc::new([side(keys), side(values)]));
+        self.len = len;
     }
 
-    fn n_bytes(&self) -> usize {
-        self.tensors().into_iter().map(Tensor::n_bytes).sum()
+    fn tensors(&self) -> Vec<&Tensor> {
+        self.buffers.iter().flat_map(|buffers| buffers.iter()).collect()
     }
 }

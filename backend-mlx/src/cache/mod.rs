@@ -19,6 +19,10 @@ pub(crate) trait LayerCache: std::fmt::Debug {
     /// Tokens in it.
     fn len(&self) -> usize;
 
+    /// Makes sure that `n` more tokens can be written in place, which [`LayerCache::update`] else does itself. `true`: by a
+    /// copy of what it shares with another cache, to be evaluated before that one is written to, lest libmlx copies again.
+    fn make_room(&mut self, n: usize) -> Result<bool>;
+
     /// Appends keys and values, `[n_kv_heads, n, head_dim]` each, and gives views of all of them, oldest first,
     /// `[n_kv_heads, len, head_dim]`.
     fn update(&mut self, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)>;
@@ -26,18 +30,19 @@ pub(crate) trait LayerCache: std::fmt::Debug {
     /// Goes back to the first `len` tokens. `false`: it cannot go back that far, and nothing has changed.
     fn trim_to(&mut self, len: usize) -> bool;
 
-    /// A cache of its own with the first `len` tokens, to be evaluated by the caller; `None` where it cannot go back.
+    /// A cache with the first `len` tokens, which shares this one's buffers or has a copy to be evaluated by the caller;
+    /// `None` where it cannot go back.
     fn fork(&self, len: usize) -> Result<Option<Box<dyn LayerCache>>>;
 
-    /// What it holds, contiguous and by name: all that [`LayerCache::import`] needs besides its length.
-    fn export(&self) -> Result<Vec<(&'static str, Tensor)>>;
+    /// Whether another cache holds the same buffers.
+    fn is_shared(&self) -> bool;
 
-    /// Replaces its content by exported tensors of `len` tokens.
-    fn import(&mut self, len: usize, tensors: Vec<Tensor>) -> Result<()>;
+    /// Appends what it holds to `state`. It has to be evaluated.
+    fn save(&self, state: &mut Vec<u8>) -> Result<()>;
+
+    /// Replaces its content by what a cache of this shape with `len` tokens, at least one, has saved.
+    fn load(&mut self, len: usize, state: &[u8]);
 
     /// The tensors that evaluating it computes.
     fn tensors(&self) -> Vec<&Tensor>;
-
-    /// Bytes allocated.
-    fn n_bytes(&self) -> usize;
 }

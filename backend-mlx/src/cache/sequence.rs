@@ -14,7 +14,7 @@ pub(crate) struct CacheShape {
 
 impl CacheShape {
     /// Bytes of one layer's keys, or values, of `len` tokens.
-    fn n_bytes(self, len: usize) -> usize {
+    pub(super) fn n_bytes(self, len: usize) -> usize {
         self.n_kv_heads * self.head_dim * self.ty.size() * len
     }
 }
@@ -52,7 +52,23 @@ impl SequenceCache {
         self.layers.iter_mut().all(|layer| layer.trim_to(len))
     }
 
-    /// A sequence of its own with the first `len` tokens, evaluated; `None` where a layer cannot go back.
+    /// Makes sure that `n` more tokens can be written in place. What has to be copied for that of buffers that another
+    /// sequence shares is evaluated here, so that this one no longer holds them.
+    pub(crate) fn make_room(&mut self, n: usize) -> Result<()> {
+        let mut copies = Vec::new();
+        for layer in &mut self.layers {
+            if layer.make_room(n)? {
+                copies.extend(layer.tensors());
+            }
+        }
+        match copies.is_empty() {
+            true => Ok(()),
+            false => eval(copies),
+        }
+    }
+
+    /// A sequence with the first `len` tokens, whose buffers are this one's until either is written to; `None` where a
+    /// layer cannot go back.
     pub(crate) fn fork(&self, len: usize) -> Result<Option<Self>> {
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -61,10 +77,13 @@ impl SequenceCache {
                 None => return Ok(None),
             }
         }
-        let fork = Self { shape: self.shape, layers };
-        // Now, and not when the fork is first used: until then it would hold the source's buffers.
-        eval(fork.tensors())?;
-        Ok(Some(fork))
+        // Now, and not when the fork is first used: until then copies would hold the source's buffers.
+        let copies: Vec<&Tensor> =
+            layers.iter().filter(|layer| !layer.is_shared()).flat_map(|layer| layer.tensors()).collect();
+        if !copies.is_empty() {
+            eval(copies)?;
+        }
+        Ok(Some(Self { shape: self.shape, layers }))
     }
 
     /// The tensors that evaluating all layers computes.
@@ -72,20 +91,16 @@ impl SequenceCache {
         self.layers.iter().flat_map(|layer| layer.tensors())
     }
 
-    /// Bytes allocated.
-    pub(crate) fn n_bytes(&self) -> usize {
-        self.layers.iter().map(|layer| layer.n_bytes()).sum()
-    }
-
     /// Its state as bytes, for [`SequenceCache::restore`] of a cache with the same layers and shape, `fingerprint` being
     /// the caller's.
     pub(crate) fn snapshot(&self, fingerprint: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(64 + 2 * self.layers.len() * self.shape.n_bytes(self.len()));
-        bytes.extend_from_slice(&self.header(fingerprint, self.len()));
+        let header = self.header(fingerprint, self.len());
+        let mut bytes =
+            Vec::with_capacity(header.len() + 2 * self.layers.len() * self.shape.n_bytes(self.len()));
+        bytes.extend_from_slice(&header);
+        eval(self.tensors())?;
         for layer in &self.layers {
-            for (_, tensor) in layer.export()? {
-                bytes.extend_from_slice(&tensor.to_le_bytes()?);
-            }
+            layer.save(&mut bytes)?;
         }
         Ok(bytes)
     }
@@ -109,24 +124,18 @@ impl SequenceCache {
 
     /// Puts the state in `bytes`, of `len` tokens, into this empty cache. `false`: the bytes are not a state of such a
     /// cache under this fingerprint, and nothing has changed.
-    pub(crate) fn restore(&mut self, fingerprint: u64, len: usize, bytes: &[u8]) -> Result<bool> {
+    pub(crate) fn restore(&mut self, fingerprint: u64, len: usize, bytes: &[u8]) -> bool {
         let header = self.header(fingerprint, len);
-        let part = self.shape.n_bytes(len);
-        let whole = part.checked_mul(2 * self.layers.len()).and_then(|n| n.checked_add(header.len()));
+        let part = 2 * self.shape.n_bytes(len);
+        let whole = part.checked_mul(self.layers.len()).and_then(|n| n.checked_add(header.len()));
         if !bytes.starts_with(&header) || whole != Some(bytes.len()) {
-            return Ok(false);
+            return false;
         }
-        if len == 0 {
-            return Ok(true);
+        if len > 0 {
+            for (layer, state) in self.layers.iter_mut().zip(bytes[header.len()..].chunks_exact(part)) {
+                layer.load(len, state);
+            }
         }
-        let shape = [self.shape.n_kv_heads, len, self.shape.head_dim];
-        let mut parts = bytes[header.len()..].chunks_exact(part);
-        for layer in &mut self.layers {
-            let tensors =
-                parts.by_ref().take(2).map(|part| Tensor::from_le_bytes(self.shape.ty, part, &shape));
-            layer.import(len, tensors.collect())?;
-        }
-        eval(self.tensors())?;
-        Ok(true)
+        true
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod blas;
+pub(crate) mod bytes;
 pub(crate) mod devices;
 mod error;
 mod process;

@@ -65,11 +65,12 @@ impl MlxRunner {
             },
             fork: true,
             fork_shares_cells: false,
-            n_holders: 0,
+            n_holders: n_holders(limits.kv_tokens),
             truncate: true,
             snapshot: true,
         };
-        let sequences = Sequences::new(limits.max_sequences as usize, decoder.layers.len(), cache);
+        let n_ids = capabilities.max_sequences + capabilities.n_holders;
+        let sequences = Sequences::new(n_ids as usize, decoder.layers.len(), cache);
         Self {
             decoder,
             capabilities,
@@ -96,8 +97,11 @@ impl MlxRunner {
             return wrong(format!("{n_tokens} tokens in a step"));
         }
         for row in plan.rows {
-            if row.seq.0 >= self.capabilities.max_sequences {
+            if !self.sequences.has_id(row.seq) {
                 return wrong(format!("there is no sequence {}", row.seq.0));
+            }
+            if row.seq.0 >= self.capabilities.max_sequences {
+                return wrong(format!("sequence {} only holds a prefix", row.seq.0));
             }
             let len = self.sequences.len(row.seq);
             if row.position as usize != len {
@@ -114,6 +118,23 @@ impl MlxRunner {
         Ok(())
     }
 
+    /// That there is a sequence, or holder, of this id.
+    fn known(&self, seq: SeqId) -> Result<(), BackendError> {
+        match self.sequences.has_id(seq) {
+            true => Ok(()),
+            false => Err(invalid(format!("there is no sequence {}", seq.0))),
+        }
+    }
+
+    /// That it has no tokens, besides.
+    fn unused(&self, seq: SeqId) -> Result<(), BackendError> {
+        self.known(seq)?;
+        match self.sequences.len(seq) {
+            0 => Ok(()),
+            n => Err(invalid(format!("sequence {} is in use, with {n} tokens", seq.0))),
+        }
+    }
+
     /// Builds the step's graph and starts it.
     fn start(&mut self, plan: StepPlan<'_>) -> Result<PendingStep, MlxError> {
         let ids = ids::of(plan, &self.sequences)?;
@@ -124,7 +145,11 @@ impl MlxRunner {
             crate::models::StepRow { start: at - n, n, position: row.position as usize }
         });
         let step = self.decoder.step(rows.collect())?;
-        let hidden = self.decoder.hidden(&ids, &step, &mut self.sequences.caches(plan))?;
+        let mut caches = self.sequences.caches(plan);
+        for (cache, row) in caches.iter_mut().zip(plan.rows) {
+            cache.make_room(row.tokens.len())?;
+        }
+        let hidden = self.decoder.hidden(&ids, &step, &mut caches)?;
         let pending = PendingStep::new(plan, &self.decoder, &step, &hidden, &mut self.sequences)?;
         tensor::async_eval(pending.outputs().chain(self.sequences.tensors_without_output(plan)))?;
         Ok(pending)
@@ -138,6 +163,15 @@ impl MlxRunner {
         }
         Ok(())
     }
+}
+
+/// How many prefixes can be held beside the running sequences: as many as there are smallest buffers in the cache.
+fn n_holders(kv_tokens: u32) -> u32 {
+    (kv_tokens / 256).clamp(32, 1024)
+}
+
+fn invalid(message: impl Into<String>) -> BackendError {
+    BackendError::InvalidRequest { param: None, message: message.into() }
 }
 
 fn engine_error(operation: &'static str) -> impl Fn(MlxError) -> BackendError {
@@ -192,15 +226,21 @@ impl ModelRunner for MlxRunner {
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, n_tokens: u32) -> Result<(), BackendError> {
+        self.known(from)?;
+        self.unused(to)?;
         let have = self.sequences.len(from);
         if n_tokens as usize > have {
-            let message = format!("sequence {} has {have} tokens, not {n_tokens}", from.0);
-            return Err(BackendError::InvalidRequest { param: None, message });
+            return Err(invalid(format!("sequence {} has {have} tokens, not {n_tokens}", from.0)));
         }
-        on_stream(|_| self.sequences.fork(from, to, n_tokens as usize)).map_err(engine_error("fork"))
+        match on_stream(|_| self.sequences.fork(from, to, n_tokens as usize)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(invalid(format!("sequence {} cannot go back to {n_tokens} tokens", from.0))),
+            Err(error) => Err(engine_error("fork")(error)),
+        }
     }
 
     fn truncate(&mut self, seq: SeqId, n_tokens: u32) -> Result<bool, BackendError> {
+        self.known(seq)?;
         Ok(self.sequences.truncate(seq, n_tokens as usize))
     }
 
@@ -209,6 +249,7 @@ impl ModelRunner for MlxRunner {
     }
 
     fn snapshot(&mut self, seq: SeqId) -> Result<SequenceSnapshot, BackendError> {
+        self.known(seq)?;
         let n_tokens = self.sequences.len(seq) as u32;
         let bytes = on_stream(|_| self.sequences.snapshot(seq, self.fingerprint))
             .map_err(engine_error("snapshot"))?;
@@ -216,13 +257,10 @@ impl ModelRunner for MlxRunner {
     }
 
     fn restore(&mut self, seq: SeqId, snapshot: &SequenceSnapshot) -> Result<(), BackendError> {
-        let restored = on_stream(|_| self.sequences.restore(seq, self.fingerprint, snapshot));
-        match restored.map_err(engine_error("restore"))? {
+        self.unused(seq)?;
+        match on_stream(|_| self.sequences.restore(seq, self.fingerprint, snapshot)) {
             true => Ok(()),
-            false => Err(BackendError::InvalidRequest {
-                param: None,
-                message: "the snapshot is not of this model, engine and KV type".to_owned(),
-            }),
+            false => Err(invalid("the snapshot is not of this model, engine and KV type")),
         }
     }
 

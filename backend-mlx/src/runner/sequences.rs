@@ -1,5 +1,7 @@
 //! The sequences of a runner by their ids.
 
+use std::collections::HashSet;
+
 use duet_core::{SeqId, SequenceSnapshot, StepPlan, Want};
 
 use super::LazyToken;
@@ -45,9 +47,11 @@ impl Sequences {
         self.slots.iter().flatten().map(|sequence| sequence.cache.len()).sum()
     }
 
-    /// Bytes allocated for all of them.
+    /// Bytes allocated for all of them, buffers that several share counted once.
     pub(super) fn n_bytes(&self) -> usize {
-        self.slots.iter().flatten().map(|sequence| sequence.cache.n_bytes()).sum()
+        let tensors = self.slots.iter().flatten().flat_map(|sequence| sequence.cache.tensors());
+        let mut seen = HashSet::new();
+        tensors.filter(|tensor| seen.insert(std::ptr::from_ref(*tensor))).map(Tensor::n_bytes).sum()
     }
 
     /// The token that the step before sampled for `seq` on the device.
@@ -100,17 +104,17 @@ impl Sequences {
         tensors.map(|tensor| tensor.as_f32().expect("an f32 cache").as_ptr()).collect()
     }
 
-    /// Makes `to` begin with the first `n` tokens of `from`.
-    pub(super) fn fork(&mut self, from: SeqId, to: SeqId, n: usize) -> Result<(), MlxError> {
-        let fork = match self.get(from) {
-            Some(source) => source.cache.fork(n)?.map(|cache| Sequence { cache, last: None }),
-            None => None,
-        };
-        let fork = fork.unwrap_or_else(|| self.empty());
-        if let Some(slot) = self.slots.get_mut(to.0 as usize) {
-            *slot = Some(fork);
-        }
-        Ok(())
+    /// Whether there is such an id.
+    pub(super) fn has_id(&self, seq: SeqId) -> bool {
+        (seq.0 as usize) < self.slots.len()
+    }
+
+    /// Makes `to` begin with the first `n` tokens of `from`; `false` if its cache cannot go back that far.
+    pub(super) fn fork(&mut self, from: SeqId, to: SeqId, n: usize) -> Result<bool, MlxError> {
+        let Some(source) = self.get(from) else { return Ok(true) };
+        let Some(cache) = source.cache.fork(n)? else { return Ok(false) };
+        self.slots[to.0 as usize] = Some(Sequence { cache, last: None });
+        Ok(true)
     }
 
     /// Cuts `seq` to `n` tokens; `false` if its cache cannot go back that far.
@@ -138,17 +142,12 @@ impl Sequences {
     }
 
     /// `false`: the bytes are not for this runner.
-    pub(super) fn restore(
-        &mut self,
-        seq: SeqId,
-        fingerprint: u64,
-        snapshot: &SequenceSnapshot,
-    ) -> Result<bool, MlxError> {
+    pub(super) fn restore(&mut self, seq: SeqId, fingerprint: u64, snapshot: &SequenceSnapshot) -> bool {
         let mut sequence = self.empty();
-        let fits = sequence.cache.restore(fingerprint, snapshot.n_tokens as usize, &snapshot.bytes)?;
-        if let Some(slot) = self.slots.get_mut(seq.0 as usize).filter(|_| fits) {
-            *slot = Some(sequence);
+        let fits = sequence.cache.restore(fingerprint, snapshot.n_tokens as usize, &snapshot.bytes);
+        if fits {
+            self.slots[seq.0 as usize] = Some(sequence);
         }
-        Ok(fits)
+        fits
     }
 }

@@ -12,7 +12,6 @@ mod tests;
 
 use std::marker::PhantomData;
 
-use half::{bf16, f16};
 use mlx_rs::{Array, Dtype};
 
 pub(crate) use memory::{clear_cache, keep_resident, peak_bytes};
@@ -20,7 +19,7 @@ pub(crate) use ops::{FusedMask, Quantized, async_eval, concat, eval};
 pub(crate) use stream::{Device, on_stream};
 
 use crate::convert::matrix::DenseType;
-use crate::raw::RawError;
+use crate::raw::{RawError, bytes};
 
 /// An operation of libmlx failed.
 #[derive(Debug, thiserror::Error)]
@@ -170,16 +169,7 @@ impl Tensor {
     /// # Panics
     /// If the shape does not hold as many bytes.
     pub(crate) fn from_le_bytes(ty: ElementType, bytes: &[u8], shape: &[usize]) -> Self {
-        fn values<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
-            bytes.as_chunks::<N>().0.iter().map(|word| from(*word)).collect()
-        }
-        let shape = Shape::of(shape);
-        Self::new(match ty {
-            ElementType::F32 => Array::from_slice(&values(bytes, f32::from_le_bytes), &shape),
-            ElementType::U32 => Array::from_slice(&values(bytes, u32::from_le_bytes), &shape),
-            ElementType::F16 => Array::from_slice(&values(bytes, f16::from_le_bytes), &shape),
-            ElementType::Bf16 => Array::from_slice(&values(bytes, bf16::from_le_bytes), &shape),
-        })
+        Self::new(bytes::array(bytes, &Shape::of(shape), ty.dtype(), ty.size()))
     }
 
     /// Length of axis `axis`.
@@ -217,21 +207,7 @@ impl Tensor {
     }
 
     /// Its values as little-endian bytes, evaluated; it has to be contiguous.
-    pub(crate) fn to_le_bytes(&self) -> Result<Vec<u8>> {
-        fn read<T: mlx_rs::ArrayElement + Copy, const N: usize>(
-            tensor: &Tensor,
-            to: impl Fn(T) -> [u8; N],
-        ) -> Result<Vec<u8>> {
-            let values = tensor.array.try_as_slice::<T>();
-            let values =
-                values.map_err(|error| MlxError { operation: "read", message: error.to_string() })?;
-            Ok(values.iter().flat_map(|value| to(*value)).collect())
-        }
-        match self.element_type() {
-            ElementType::F32 => read(self, f32::to_le_bytes),
-            ElementType::F16 => read(self, f16::to_le_bytes),
-            ElementType::Bf16 => read(self, bf16::to_le_bytes),
-            ElementType::U32 => read(self, u32::to_le_bytes),
-        }
+    pub(crate) fn as_le_bytes(&self) -> Result<&[u8]> {
+        Ok(bytes::of(&self.array)?)
     }
 }

@@ -47,7 +47,7 @@ fn bytes_survive_every_type() {
             let n = bytes.len() / ty.size();
             let tensor = Tensor::from_le_bytes(ty, &bytes, &[n]);
             assert_eq!((tensor.element_type(), tensor.n_bytes()), (ty, bytes.len()));
-            assert_eq!(tensor.to_le_bytes().unwrap(), bytes, "{ty}");
+            assert_eq!(tensor.as_le_bytes().unwrap(), bytes, "{ty}");
         }
     });
 }

@@ -375,7 +375,8 @@ async fn plans_that_cannot_be() {
         assert!(refused(runner, &[host(0, 0, &[u32::MAX], want)]).contains("vocabulary"));
         assert!(refused(runner, &[]).contains("rows"));
         assert!(refused(runner, &[host(0, 0, &[], want)]).contains("no tokens"));
-        assert!(refused(runner, &[host(2, 0, &[1], want)]).contains("no sequence 2"));
+        assert!(refused(runner, &[host(2, 0, &[1], want)]).contains("sequence 2 only holds a prefix"));
+        assert!(refused(runner, &[host(9999, 0, &[1], want)]).contains("no sequence 9999"));
         assert!(refused(runner, &[host(0, 5, &[1], want)]).contains("continues at 0"));
         assert!(refused(runner, &[host(1, 0, &[1], want), host(0, 0, &[1], want)]).contains("order"));
         let previous = PlanRow { seq: SeqId(0), position: 0, tokens: RowTokens::Previous, want };
