@@ -8,6 +8,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod model;
+pub mod prefix;
 pub mod registry;
 pub mod request;
 pub mod runner;
