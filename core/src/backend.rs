@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::BackendError;
-use crate::event::GenerationStream;
 use crate::model::{KvType, ModelInfo};
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
+use crate::stream::GenerationStream;
 use crate::text::Tokenizer;
 
 /// A device an engine can compute on.

@@ -1,15 +1,7 @@
-//! What comes back from a request: a stream of events with exactly one terminal item.
+//! What comes back from a request: token events and one end.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
-use tokio::sync::mpsc;
-
-use crate::engine::StreamControl;
-use crate::error::BackendError;
 use crate::sampling::TokenLogprobs;
 use crate::text::TokenId;
 
@@ -91,61 +83,4 @@ pub enum GenerationEvent {
     Token(TokenEvent),
     /// The end; nothing follows.
     Finished(Finished),
-}
-
-/// The events of one request. Ends after its terminal item; dropping it cancels the request.
-#[derive(Debug)]
-pub struct GenerationStream {
-    receiver: mpsc::UnboundedReceiver<Result<GenerationEvent, BackendError>>,
-    control: Arc<StreamControl>,
-    ended: bool,
-}
-
-impl GenerationStream {
-    pub(crate) fn new(
-        receiver: mpsc::UnboundedReceiver<Result<GenerationEvent, BackendError>>,
-        control: Arc<StreamControl>,
-    ) -> Self {
-        Self { receiver, control, ended: false }
-    }
-
-    /// The next item, or `None` after the terminal one. A sender that vanished without one is an `EngineCrashed`.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost if the future is dropped.
-    pub async fn next(&mut self) -> Option<Result<GenerationEvent, BackendError>> {
-        std::future::poll_fn(|cx| self.poll_item(cx)).await
-    }
-
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<GenerationEvent, BackendError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let item = match std::task::ready!(self.receiver.poll_recv(cx)) {
-            Some(item) => {
-                self.control.read_one();
-                item
-            }
-            None => Err(BackendError::EngineCrashed { detail: "its thread ended".into() }),
-        };
-        self.ended = !matches!(item, Ok(GenerationEvent::Token(_)));
-        Poll::Ready(Some(item))
-    }
-}
-
-impl Stream for GenerationStream {
-    type Item = Result<GenerationEvent, BackendError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_item(cx)
-    }
-}
-
-impl Drop for GenerationStream {
-    fn drop(&mut self) {
-        self.receiver.close();
-        if !self.ended {
-            self.control.hang_up(); // the engine frees the sequence without waiting for its next send
-        }
-    }
 }

@@ -13,15 +13,15 @@ pub mod registry;
 pub mod request;
 pub mod runner;
 pub mod sampling;
+mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
 
 pub use backend::*;
 pub use error::{BackendError, BoxError, chain};
-pub use event::{
-    FinishReason, Finished, GenerationEvent, GenerationStream, StopCause, Timings, TokenEvent, Usage,
-};
+pub use event::{FinishReason, Finished, GenerationEvent, StopCause, Timings, TokenEvent, Usage};
 pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};
 pub use request::{GenerateRequest, LogprobsRequest, Priority};
 pub use runner::*;
+pub use stream::GenerationStream;

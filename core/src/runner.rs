@@ -238,7 +238,9 @@ pub trait ModelRunner {
     /// As `submit`; the step counts as collected. A call with nothing in flight is an [`BackendError::Engine`].
     fn collect(&mut self) -> Result<StepOutput<'_>, BackendError>;
 
-    /// Makes `to` (unused so far) share the first `n_tokens` of `from`.
+    /// Makes `to` (unused so far) share the first `n_tokens` of `from`. Cheap: where cells are not shared, what has to be
+    /// copied is copied when one of the two is written to, so that a fork whose source is released next is a move. Until
+    /// then [`ModelRunner::n_cells_used`] may be above [`Capabilities::kv_tokens`].
     ///
     /// # Errors
     /// [`BackendError::Unsupported`] without the capability; [`BackendError::InvalidRequest`] if `from` is shorter.

@@ -1,4 +1,4 @@
-//! One request while it runs: its sampler, its text, its stream.
+//! One request on the engine's thread: its tokens, its sampler, its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::BackendError;
-use crate::event::{FinishReason, Finished, GenerationEvent, StopCause, Timings, TokenEvent, Usage};
+use crate::event::{FinishReason, StopCause, Timings, Usage};
 use crate::request::GenerateRequest;
-use crate::runner::{Capabilities, DeviceSampling};
+use crate::runner::{Capabilities, DeviceSampling, SequenceSnapshot};
 use crate::sampling::{Sampler, TokenLogprobs, logprobs};
-use crate::text::{Detokenizer, StopMatcher, TokenId, Tokenizer};
+use crate::stream::RawEvent;
+use crate::text::{TokenId, Tokenizer};
 
 /// Unread events at which a stream's sequence leaves the batch.
 const PARK_AT: usize = 256;
@@ -20,18 +21,26 @@ const PARK_AT: usize = 256;
 const RESUME_AT: usize = PARK_AT / 2;
 /// How long a reader may stand still before its request is given up.
 pub(crate) const STALLED_READER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Tokens of an answer that a request's list of tokens has room for from the start.
+const ROOM_FOR_ANSWER: usize = 1024;
 
 /// Shared by a request's stream and the engine's thread.
 #[derive(Debug)]
 pub(crate) struct StreamControl {
     n_unread: AtomicUsize,
     parked: AtomicBool,
+    stopped: AtomicBool,
     engine: Thread,
 }
 
 impl StreamControl {
     pub(crate) fn new(engine: Thread) -> Arc<Self> {
-        Arc::new(Self { n_unread: AtomicUsize::new(0), parked: AtomicBool::new(false), engine })
+        Arc::new(Self {
+            n_unread: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            engine,
+        })
     }
 
     /// The reader took an item.
@@ -40,6 +49,12 @@ impl StreamControl {
         if left <= RESUME_AT && self.parked.load(Ordering::Acquire) {
             self.engine.unpark();
         }
+    }
+
+    /// The reader found a stop string: no more tokens are wanted, only the end.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.engine.unpark();
     }
 
     /// The reader is gone.
@@ -51,19 +66,19 @@ impl StreamControl {
 /// What travels to the engine's thread.
 pub(crate) struct Submission {
     pub(crate) request: GenerateRequest,
-    pub(crate) events: UnboundedSender<Result<GenerationEvent, BackendError>>,
+    pub(crate) events: UnboundedSender<RawEvent>,
     pub(crate) control: Arc<StreamControl>,
     pub(crate) received: Instant,
 }
 
 impl Submission {
-    pub(crate) fn fail(self, error: BackendError) {
+    fn send(&self, item: RawEvent) {
         self.control.n_unread.fetch_add(1, Ordering::AcqRel);
-        let _ = self.events.send(Err(error)); // a reader that left wants nothing
+        let _ = self.events.send(item); // a reader that left is noticed by `is_cancelled`
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.events.is_closed()
+    pub(crate) fn fail(self, error: BackendError) {
+        self.send(RawEvent::Failed(error));
     }
 }
 
@@ -73,18 +88,35 @@ pub(crate) enum After {
     Finished(FinishReason),
 }
 
-/// A request that holds a sequence.
+/// Whether the host tier has the beginning of a waiting request.
+#[derive(Debug, Default)]
+pub(crate) enum FromHost {
+    /// Not looked for.
+    #[default]
+    Unasked,
+    /// Being read, for so many tokens of the request; it is passed over meanwhile.
+    OnItsWay(u32),
+    /// Read; so many tokens of it begin the request.
+    Here(Arc<SequenceSnapshot>, u32),
+    /// Nothing there, or it was no use: not asked again.
+    Nothing,
+}
+
+/// A request, waiting or running.
 pub(crate) struct Generation {
     submission: Submission,
     sampler: Sampler,
-    detokenizer: Detokenizer,
-    stops: StopMatcher,
     tokenizer: Arc<dyn Tokenizer>,
     on_device: Option<DeviceSampling>,
     banned: Vec<TokenId>,
-    newest: TokenId,
-    n_generated: u32,
-    started: Instant,
+    /// The prompt and everything generated after it.
+    tokens: Vec<TokenId>,
+    /// Tokens of the prompt; the request's own list lives in `tokens`.
+    n_prompt: u32,
+    /// Tokens of the prompt that were not evaluated, once that is known.
+    n_cached: Option<u32>,
+    pub(crate) from_host: FromHost,
+    admitted: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Instant,
     batch_width: u32,
@@ -93,12 +125,12 @@ pub(crate) struct Generation {
 
 impl Generation {
     pub(crate) fn new(
-        submission: Submission,
+        mut submission: Submission,
         tokenizer: &Arc<dyn Tokenizer>,
         capabilities: &Capabilities,
         n_vocab: usize,
     ) -> Self {
-        let request = &submission.request;
+        let request = &mut submission.request;
         let mut sampler = Sampler::new(request.sampling.clone(), n_vocab as u32);
         if request.sampling.needs_history() {
             for &id in &request.prompt {
@@ -107,19 +139,18 @@ impl Generation {
         }
         let banned = if request.min_tokens > 0 { stop_ids(request, tokenizer.as_ref()) } else { Vec::new() };
         let on_device = device_sampling(request, capabilities);
+        let mut tokens = std::mem::take(&mut request.prompt);
+        tokens.reserve((request.max_tokens as usize).min(ROOM_FOR_ANSWER));
         Self {
             sampler,
-            detokenizer: match request.continues_prompt {
-                true => Detokenizer::continuing(tokenizer.clone()),
-                false => Detokenizer::new(tokenizer.clone()),
-            },
-            stops: StopMatcher::new(request.stop.clone()),
             tokenizer: tokenizer.clone(),
             on_device,
             banned,
-            newest: 0,
-            n_generated: 0,
-            started: Instant::now(),
+            n_prompt: tokens.len() as u32,
+            tokens,
+            n_cached: None,
+            from_host: FromHost::Unasked,
+            admitted: None,
             first_token: None,
             last_token: submission.received,
             batch_width: 0,
@@ -128,12 +159,54 @@ impl Generation {
         }
     }
 
-    pub(crate) fn prompt(&self) -> &[TokenId] {
-        &self.submission.request.prompt
+    /// The prompt and the answer so far, `[n_prompt + n_generated]`.
+    pub(crate) fn tokens(&self) -> &[TokenId] {
+        &self.tokens
     }
 
-    pub(crate) fn newest(&self) -> &TokenId {
-        &self.newest
+    /// The newest token, which the next step evaluates.
+    pub(crate) fn newest(&self) -> &[TokenId] {
+        &self.tokens[self.tokens.len() - 1..]
+    }
+
+    fn n_generated(&self) -> u32 {
+        self.tokens.len() as u32 - self.n_prompt
+    }
+
+    /// Tokens that it may still generate.
+    pub(crate) fn n_left(&self) -> u32 {
+        self.submission.request.max_tokens - self.n_generated()
+    }
+
+    pub(crate) fn request(&self) -> &GenerateRequest {
+        &self.submission.request
+    }
+
+    /// Whether cached prefixes may be used for it and its own be kept.
+    pub(crate) fn may_share(&self) -> bool {
+        self.submission.request.use_prefix_cache
+    }
+
+    /// It has a sequence now.
+    pub(crate) fn admitted(&mut self, now: Instant) {
+        self.admitted.get_or_insert(now);
+    }
+
+    /// So many tokens of it need not be evaluated.
+    pub(crate) fn found(&mut self, n_cached: u32) {
+        // After a preemption it only finds its own work again.
+        self.n_cached.get_or_insert(n_cached.min(self.n_prompt));
+    }
+
+    /// Its sequence is gone; it will get another one.
+    pub(crate) fn preempted(&mut self) {
+        self.n_cached.get_or_insert(0);
+        self.from_host = FromHost::Unasked;
+    }
+
+    /// Whether its reader stands still.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked_since.is_some()
     }
 
     /// The next draw as the device makes it, or `None` if the host has to.
@@ -149,26 +222,29 @@ impl Generation {
         self.batch_width = self.batch_width.max(width);
     }
 
-    /// Samples from a row of logits `[n_vocab]` on the host.
+    /// Samples from a row of logits `[n_vocab]` on the host; on any thread.
     pub(crate) fn sample(
         &mut self,
         logits: &[f32],
-    ) -> Result<(TokenId, Option<TokenLogprobs>), BackendError> {
+    ) -> Result<(TokenId, Option<Box<TokenLogprobs>>), BackendError> {
         let banned: &[TokenId] =
-            if self.n_generated < self.submission.request.min_tokens { &self.banned } else { &[] };
+            if self.n_generated() < self.submission.request.min_tokens { &self.banned } else { &[] };
         let id = self
             .sampler
             .sample_without(logits, banned)
             .map_err(|error| BackendError::engine("sampling", error))?;
-        let logprobs =
-            self.submission.request.logprobs.map(|asked| logprobs(logits, id, asked.n_top as usize));
-        Ok((id, logprobs))
+        let asked = self.submission.request.logprobs;
+        Ok((id, asked.map(|asked| Box::new(logprobs(logits, id, asked.n_top as usize)))))
     }
 
-    /// Takes in a new token: text, stops, stream.
-    pub(crate) fn accept(&mut self, id: TokenId, logprobs: Option<TokenLogprobs>, now: Instant) -> After {
-        self.newest = id;
-        self.n_generated += 1;
+    /// Takes in a new token and sends it on.
+    pub(crate) fn accept(
+        &mut self,
+        id: TokenId,
+        logprobs: Option<Box<TokenLogprobs>>,
+        now: Instant,
+    ) -> After {
+        self.tokens.push(id);
         self.first_token.get_or_insert(now);
         self.last_token = now;
         self.sampler.accept(id);
@@ -179,40 +255,28 @@ impl Generation {
         if request.stop_tokens.contains(&id) {
             return After::Finished(FinishReason::Stop(StopCause::StopToken(id)));
         }
-        let max_tokens = request.max_tokens;
-        let step = self.stops.push(self.detokenizer.push(id));
-        let (text, matched) = (step.emit.to_owned(), step.matched);
-        self.send(Ok(GenerationEvent::Token(TokenEvent { id, text, logprobs })));
-        match matched {
-            Some(index) => After::Finished(FinishReason::Stop(StopCause::StopString(index))),
-            None if self.n_generated >= max_tokens => After::Finished(FinishReason::Length),
-            None => After::Continue,
-        }
+        self.submission.send(RawEvent::Token { id, logprobs });
+        if self.n_left() == 0 { After::Finished(FinishReason::Length) } else { After::Continue }
     }
 
-    /// Ends the stream with its terminal event.
-    pub(crate) fn finish(mut self, reason: FinishReason) {
-        let mut text = String::new();
-        if !matches!(reason, FinishReason::Stop(StopCause::StopString(_))) {
-            text.push_str(self.stops.push(self.detokenizer.flush()).emit);
-            text.push_str(self.stops.flush());
-        }
-        let request = &self.submission.request;
+    /// Ends the stream with its terminal event; gives its tokens.
+    pub(crate) fn finish(&self, reason: FinishReason) {
         let usage = Usage {
-            n_prompt_tokens: request.prompt.len() as u32,
-            n_cached_tokens: 0,
-            n_completion_tokens: self.n_generated,
+            n_prompt_tokens: self.n_prompt,
+            n_cached_tokens: self.n_cached.unwrap_or(0),
+            n_completion_tokens: self.n_generated(),
         };
         let received = self.submission.received;
+        let admitted = self.admitted.unwrap_or(received);
         let first = self.first_token.unwrap_or(self.last_token);
         let timings = Timings {
-            queue: self.started.duration_since(received),
-            prefill: first.saturating_duration_since(self.started),
+            queue: admitted.duration_since(received),
+            prefill: first.saturating_duration_since(admitted),
             decode: self.last_token.saturating_duration_since(first),
             time_to_first_token: first.saturating_duration_since(received),
             batch_width: self.batch_width,
         };
-        self.send(Ok(GenerationEvent::Finished(Finished { reason, text, usage, timings })));
+        self.submission.send(RawEvent::Finished { reason, usage, timings });
     }
 
     /// Ends the stream with an error.
@@ -220,13 +284,13 @@ impl Generation {
         self.submission.fail(error);
     }
 
-    fn send(&self, item: Result<GenerationEvent, BackendError>) {
-        self.submission.control.n_unread.fetch_add(1, Ordering::AcqRel);
-        let _ = self.submission.events.send(item); // a reader that left is noticed by `is_cancelled`
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.submission.events.is_closed()
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.submission.is_cancelled()
+    /// The reader has found a stop string.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.submission.control.stopped.load(Ordering::Acquire)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

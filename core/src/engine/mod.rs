@@ -3,7 +3,11 @@
 //! Down by calls and one queue per model, up by one stream per request; nobody calls back. All work on a model happens
 //! on its engine's thread, in [`worker`]; what other threads may read of it are the atomics in [`Shared`].
 
+mod drain;
+mod fingerprint;
 mod generation;
+mod prefixes;
+mod sampling_pool;
 pub mod scheduler;
 mod thread;
 mod worker;
@@ -19,13 +23,13 @@ use tokio::sync::oneshot;
 pub(crate) use generation::StreamControl;
 use generation::Submission;
 pub use thread::EngineThread;
-use worker::{Message, ModelWorker};
+use worker::{Message, ModelWorker, Post};
 
 use crate::backend::{EngineLoad, Health, LoadProgress, LoadSpec, LoadedInfo, LoadedModel, RunnerJob};
 use crate::error::BackendError;
-use crate::event::GenerationStream;
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
+use crate::stream::GenerationStream;
 use crate::text::Tokenizer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,11 @@ enum EngineState {
     Crashed = 2,
 }
 
+/// When to try again while nobody knows how fast requests end.
+const UNKNOWN_DRAIN: Duration = Duration::from_secs(1);
+/// How long the end of a model may take for writing its prefixes to disk.
+const PERSIST_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What any thread may read of a model's loop.
 struct Shared {
     state: AtomicU8,
@@ -43,6 +52,13 @@ struct Shared {
     n_cells_used: AtomicU32,
     n_forward_passes: AtomicU64,
     n_cancelled: AtomicU64,
+    n_prompt_tokens: AtomicU64,
+    n_completion_tokens: AtomicU64,
+    n_prefix_queried: AtomicU64,
+    n_prefix_hits: AtomicU64,
+    n_preempted: AtomicU64,
+    /// Microseconds from the end of one request to the end of the next; 0 before that is known.
+    drain_interval_us: AtomicU64,
     memory: Mutex<MemoryReport>,
 }
 
@@ -56,6 +72,19 @@ impl Shared {
             0 => EngineState::Running,
             1 => EngineState::Stopped,
             _ => EngineState::Crashed,
+        }
+    }
+
+    fn set_drain_interval(&self, interval: Option<Duration>) {
+        let us = interval.map_or(0, |interval| u64::try_from(interval.as_micros()).unwrap_or(u64::MAX));
+        self.drain_interval_us.store(us, Ordering::Relaxed);
+    }
+
+    /// When a place in the queue should be free.
+    fn retry_after(&self) -> Duration {
+        match self.drain_interval_us.load(Ordering::Relaxed) {
+            0 => UNKNOWN_DRAIN,
+            us => Duration::from_micros(us),
         }
     }
 
@@ -135,8 +164,8 @@ impl Engine {
         let _guard = CancelOnDrop(cancelled.clone());
         let (answer, answered) = oneshot::channel();
         let control = LoadControl { progress, cancelled };
-        let tokenizer = spec.tokenizer.clone();
-        let prefill_chunk = spec.prefill_chunk;
+        let for_worker = spec.clone();
+        let waker = thread.waker();
         thread.install(Box::new(move || {
             let started = Instant::now();
             let (runner, mut info) = match control.check(0.0).and_then(|()| build(&control)) {
@@ -155,7 +184,19 @@ impl Engine {
                 n_cells_used: AtomicU32::new(0),
                 n_forward_passes: AtomicU64::new(runner.n_forward_passes()),
                 n_cancelled: AtomicU64::new(0),
+                n_prompt_tokens: AtomicU64::new(0),
+                n_completion_tokens: AtomicU64::new(0),
+                n_prefix_queried: AtomicU64::new(0),
+                n_prefix_hits: AtomicU64::new(0),
+                n_preempted: AtomicU64::new(0),
+                drain_interval_us: AtomicU64::new(0),
                 memory: Mutex::new(runner.memory()),
+            });
+            let key = fingerprint::model_key(&info);
+            let (to_self, waker) = (sender.clone(), waker);
+            let post: Post = Arc::new(move |message| {
+                let _ = to_self.send(message); // a loop that ended wants nothing
+                waker.unpark();
             });
             let built = Built {
                 info,
@@ -163,7 +204,7 @@ impl Engine {
                 inbox: sender,
                 shared: shared.clone(),
             };
-            let worker = ModelWorker::new(runner, inbox, shared, tokenizer, prefill_chunk);
+            let worker = ModelWorker::new(runner, inbox, post, shared, &for_worker, key);
             match answer.send(Ok(built)) {
                 Ok(()) => Some(Box::new(worker)),
                 Err(_) => None, // nobody waits any more: free it
@@ -242,13 +283,14 @@ impl LoadedModel for Engine {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
             .map_err(|queue_length| BackendError::Overloaded {
                 queue_length,
-                retry_after: Duration::from_secs(1),
+                retry_after: self.shared.retry_after(),
             })?;
         let (events, receiver) = tokio::sync::mpsc::unbounded_channel();
         let control = StreamControl::new(self.thread.waker());
-        let submission = Submission { request, events, control: control.clone(), received };
+        let stream = GenerationStream::new(receiver, control.clone(), self.tokenizer.clone(), &request);
+        let submission = Submission { request, events, control, received };
         self.send(Message::Generate(Box::new(submission)))?;
-        Ok(GenerationStream::new(receiver, control))
+        Ok(stream)
     }
 
     async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {
@@ -265,7 +307,11 @@ impl LoadedModel for Engine {
             n_forward_passes: self.shared.n_forward_passes.load(Ordering::Acquire),
             n_cancelled: self.shared.n_cancelled.load(Ordering::Acquire),
             n_cells: self.capabilities.kv_tokens,
-            ..EngineLoad::default()
+            n_prompt_tokens: self.shared.n_prompt_tokens.load(Ordering::Relaxed),
+            n_completion_tokens: self.shared.n_completion_tokens.load(Ordering::Relaxed),
+            n_prefix_queried: self.shared.n_prefix_queried.load(Ordering::Relaxed),
+            n_prefix_hits: self.shared.n_prefix_hits.load(Ordering::Relaxed),
+            n_preempted: self.shared.n_preempted.load(Ordering::Relaxed),
         }
     }
 

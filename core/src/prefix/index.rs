@@ -241,6 +241,13 @@ impl PrefixIndex {
         self.holders.keys().copied()
     }
 
+    /// All holders, the last used one last.
+    pub fn by_last_use(&self) -> Vec<HolderId> {
+        let mut holders: Vec<HolderId> = self.holders.keys().copied().collect();
+        holders.sort_by_key(|holder| self.holders[holder].used);
+        holders
+    }
+
     /// How many holders there are.
     pub fn n_holders(&self) -> usize {
         self.holders.len()

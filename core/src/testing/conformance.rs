@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use crate::backend::{Health, LoadedModel};
 use crate::error::BackendError;
-use crate::event::{FinishReason, Finished, GenerationEvent, GenerationStream, StopCause, TokenEvent};
+use crate::event::{FinishReason, Finished, GenerationEvent, StopCause, TokenEvent};
 use crate::request::{GenerateRequest, LogprobsRequest};
 use crate::runner::{ModelRunner, PlanRow, RowTokens, SeqId, StepPlan, Want};
 use crate::sampling::SamplingParams;
+use crate::stream::GenerationStream;
 use crate::text::{EncodeOptions, TokenId};
 
 /// How far two evaluations of the same tokens may differ: `max|Δ| ≤ relative · max|logit|`.

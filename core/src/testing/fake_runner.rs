@@ -1,7 +1,7 @@
 //! A runner without tensors: its logits are a function of a sequence's tokens, so that batching, forking and
 //! interleaving can be checked exactly.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -103,6 +103,10 @@ pub struct FakeConfig {
     pub panic_step: Option<u64>,
     /// Loading fails.
     pub fail_load: bool,
+    /// Ids for kept prefixes.
+    pub n_holders: u32,
+    /// Whether forks share the cells of their sources.
+    pub shares_cells: bool,
 }
 
 impl Default for FakeConfig {
@@ -116,6 +120,8 @@ impl Default for FakeConfig {
             fail_step: None,
             panic_step: None,
             fail_load: false,
+            n_holders: 8,
+            shares_cells: false,
         }
     }
 }
@@ -123,6 +129,8 @@ impl Default for FakeConfig {
 #[derive(Debug, Clone, Default)]
 struct FakeSequence {
     tokens: Vec<TokenId>,
+    /// The cell of each token; a number of its own unless forks share.
+    cells: Vec<u64>,
     n_prompt: Option<usize>,
 }
 
@@ -141,6 +149,7 @@ pub struct FakeRunner {
     pending: VecDeque<FakeStep>,
     current: Option<FakeStep>,
     n_steps: u64,
+    n_cells: u64,
 }
 
 const N_VOCAB: usize = ByteTokenizer::VOCAB as usize;
@@ -157,8 +166,8 @@ impl FakeRunner {
             steps_in_flight: config.steps_in_flight,
             device_sampling: DeviceSamplingSupport { greedy: sampling, ..DeviceSamplingSupport::default() },
             fork: true,
-            fork_shares_cells: false,
-            n_holders: 0,
+            fork_shares_cells: config.shares_cells,
+            n_holders: config.n_holders,
             truncate: true,
             snapshot: true,
         };
@@ -170,7 +179,20 @@ impl FakeRunner {
             pending: VecDeque::new(),
             current: None,
             n_steps: 0,
+            n_cells: 0,
         }
+    }
+
+    /// New cells for so many tokens.
+    fn cells(&mut self, n: usize) -> impl Iterator<Item = u64> + use<> {
+        let first = self.n_cells;
+        self.n_cells += n as u64;
+        first..self.n_cells
+    }
+
+    /// Ids that steps, forks and the like may name.
+    fn n_ids(&self) -> u32 {
+        self.capabilities.max_sequences + self.capabilities.n_holders
     }
 
     fn logits(&self, sequence: &FakeSequence, n_tokens: usize) -> Vec<f32> {
@@ -250,6 +272,8 @@ impl ModelRunner for FakeRunner {
             }
             let mut sequence = self.sequences.remove(&row.seq).unwrap_or_default();
             assert_eq!(sequence.tokens.len(), row.position as usize, "positions are consecutive");
+            let cells = self.cells(row.tokens.len());
+            sequence.cells.extend(cells);
             match row.tokens {
                 RowTokens::Host(ids) => sequence.tokens.extend_from_slice(ids),
                 RowTokens::Previous => sequence.tokens.push(self.sampled[&row.seq]),
@@ -298,13 +322,20 @@ impl ModelRunner for FakeRunner {
             let message = format!("sequence {} has only {} tokens", from.0, source.tokens.len());
             return Err(BackendError::InvalidRequest { param: None, message });
         };
-        self.sequences.insert(to, FakeSequence { tokens: tokens.to_vec(), n_prompt: None });
+        assert!(to.0 < self.n_ids(), "no sequence {}", to.0);
+        assert!(!self.sequences.contains_key(&to), "a fork onto a sequence in use");
+        let cells = match self.config.shares_cells {
+            true => source.cells[..n_tokens as usize].to_vec(),
+            false => self.cells(n_tokens as usize).collect(),
+        };
+        self.sequences.insert(to, FakeSequence { tokens: tokens.to_vec(), cells, n_prompt: None });
         Ok(())
     }
 
     fn truncate(&mut self, seq: SeqId, n_tokens: u32) -> Result<bool, BackendError> {
         if let Some(sequence) = self.sequences.get_mut(&seq) {
             sequence.tokens.truncate(n_tokens as usize);
+            sequence.cells.truncate(n_tokens as usize);
         }
         Ok(true)
     }
@@ -325,8 +356,12 @@ impl ModelRunner for FakeRunner {
         if !rest.is_empty() || words.len() != snapshot.n_tokens as usize {
             return Err(BackendError::invalid("snapshot", "not a snapshot of this engine"));
         }
+        if self.n_cells_used() + snapshot.n_tokens > self.capabilities.kv_tokens {
+            return Err(BackendError::KvCacheFull { n_rows: words.len() });
+        }
         let tokens = words.iter().map(|word| TokenId::from_le_bytes(*word)).collect();
-        self.sequences.insert(seq, FakeSequence { tokens, n_prompt: None });
+        let cells = self.cells(words.len()).collect();
+        self.sequences.insert(seq, FakeSequence { tokens, cells, n_prompt: None });
         Ok(())
     }
 
@@ -335,6 +370,10 @@ impl ModelRunner for FakeRunner {
     }
 
     fn n_cells_used(&self) -> u32 {
+        if self.config.shares_cells {
+            let cells: HashSet<u64> = self.sequences.values().flat_map(|s| s.cells.iter().copied()).collect();
+            return cells.len() as u32;
+        }
         self.sequences.values().map(|sequence| sequence.tokens.len() as u32).sum()
     }
 

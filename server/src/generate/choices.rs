@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use duet_core::BackendError;
-use duet_core::event::{GenerationEvent, GenerationStream};
+use duet_core::GenerationStream;
+use duet_core::event::GenerationEvent;
 use duet_core::request::GenerateRequest;
 use futures_core::Stream;
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use duet_core::GenerationStream;
 use duet_core::backend::{EngineLoad, Health, LoadedInfo, LoadedModel, RunnerJob};
-use duet_core::event::GenerationStream;
 use duet_core::runner::{Capabilities, MemoryReport};
 use duet_core::text::Tokenizer;
 use duet_core::{BackendError, GenerateRequest};
