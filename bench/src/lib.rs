@@ -3,14 +3,17 @@
 //! Knows engines only by duet-core's contract, and no terminal: the command line gives a [`Reporter`] and prints
 //! [`Report::to_text`]. One entry point, [`run`]; what single measurements need is open to others as well:
 //! [`measure::measure_runner`] for one request, [`order::block_orders`] for the order of two arms, [`stats`] for the
-//! ratio between them.
+//! ratio between them. Servers are measured from outside: [`http`] is a client that notes when everything came, [`load`]
+//! puts many requests on one server or two.
 
 mod agreement;
 mod clock;
 mod error;
 mod exclusive;
 mod files;
+pub mod http;
 mod input;
+pub mod load;
 mod machine;
 pub mod measure;
 mod memory;

@@ -3,7 +3,7 @@
 
 mod build;
 mod metric;
-mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 

@@ -175,7 +175,7 @@ fn summary(arm: &ArmReport, metric: Metric) -> Option<String> {
 }
 
 /// Decimals that leave about three significant digits.
-fn digits(value: f64) -> usize {
+pub(crate) fn digits(value: f64) -> usize {
     match value.abs() {
         v if v >= 100.0 => 0,
         v if v >= 10.0 => 1,
@@ -198,7 +198,7 @@ fn mb(bytes: i64) -> String {
 }
 
 /// Breaks a line at spaces; lines of the table, which are no wider, stay as they are.
-fn wrap(line: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(line: &str, width: usize) -> Vec<String> {
     if line.chars().count() <= width {
         return vec![line.to_owned()];
     }

@@ -1,0 +1,41 @@
+//! The request that load is made of.
+
+use duet_core::text::TokenId;
+use serde::Serialize;
+
+/// A streamed, greedy completion of a fixed length from token ids; `usage` is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CompletionRequest {
+    model: String,
+    prompt: Vec<TokenId>,
+    max_tokens: u32,
+    temperature: f32,
+    ignore_eos: bool,
+    stream: bool,
+    stream_options: StreamOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+impl CompletionRequest {
+    /// Exactly `max_tokens` tokens at temperature 0, whatever the model would like to end with.
+    pub fn new(model: &str, prompt: Vec<TokenId>, max_tokens: u32) -> Self {
+        Self {
+            model: model.to_owned(),
+            prompt,
+            max_tokens,
+            temperature: 0.0,
+            ignore_eos: true,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+        }
+    }
+
+    /// Tokens asked for.
+    pub fn max_tokens(&self) -> u32 {
+        self.max_tokens
+    }
+}
