@@ -8,8 +8,9 @@
 //!   [`ANSWER_RESERVE`] tokens ahead, beside the same of all that run. Nobody overtakes the one whose turn it is, or a
 //!   large request would never find room. Streams that outgrow their reserve take what is free; when nothing is, the
 //!   caller drops kept prefixes, then preempts the [`Scheduler::victim`].
-//! * **A step.** Decode rows first. Prompt chunks take the rest of the step's token budget while nothing streams;
-//!   beside running streams they take what the [`CostModel`] says will keep the step within the allowed slowdown.
+//! * **A step.** Decode rows first. Prompt chunks take the rest of the step's token budget, but beside streams that ran
+//!   before it was admitted they take only what the [`CostModel`] says will keep the step within the allowed slowdown. Of
+//!   requests that come together the first to stream has no claim on the others' prompts: they would all be slower for it.
 //! * **Followers.** A request whose prompt begins like one that is being read waits for that instead of reading it too.
 //!
 //! A sequence's life here: waiting → (following →) prefilling → decoding → draining (its last step may still be in
@@ -103,6 +104,10 @@ struct Slot {
     last_step: Option<StepId>,
     /// The engine's work when the request arrived.
     arrived: u64,
+    /// The engine's work when it got its sequence.
+    began: u64,
+    /// The engine's work when its first token was on its way.
+    streams_since: Option<u64>,
     /// Order of admission.
     admitted: u64,
 }
@@ -278,6 +283,8 @@ impl Scheduler {
             n_generated: 0,
             last_step: None,
             arrived,
+            began: self.work,
+            streams_since: None,
             admitted: self.n_admitted,
         });
         self.n_admitted += 1;
@@ -331,11 +338,11 @@ impl Scheduler {
     pub fn plan(&self, limits: StepLimits, rows: &mut Vec<PlannedRow>) -> Planned {
         rows.clear();
         let mut load = StepLoad::default();
-        let mut streams = false;
+        let mut oldest_stream: Option<u64> = None;
         for (index, slot) in self.slots.iter().enumerate() {
             let Some(slot) = slot else { continue };
             let Phase::Decode { awaiting } = slot.phase else { continue };
-            streams = true;
+            oldest_stream = oldest_stream.into_iter().chain(slot.streams_since).min();
             let exhausted = slot.n_generated >= slot.ticket.max_tokens;
             if load.n_tokens == limits.max_tokens || exhausted || (awaiting && !limits.run_ahead) {
                 continue;
@@ -352,7 +359,7 @@ impl Scheduler {
             rows.clear();
             return Planned::NoCells;
         }
-        let lacks_cells = self.add_chunks(limits, load, streams, rows);
+        let lacks_cells = self.add_chunks(limits, load, oldest_stream, rows);
         rows.sort_unstable_by_key(|row| row.seq);
         match rows.is_empty() {
             false => Planned::Step,
@@ -366,12 +373,12 @@ impl Scheduler {
         &self,
         limits: StepLimits,
         decode: StepLoad,
-        streams: bool,
+        oldest_stream: Option<u64>,
         rows: &mut Vec<PlannedRow>,
     ) -> bool {
         let mut n_cells = limits.n_cells_free - decode.n_tokens;
         let mut budget = limits.max_tokens - decode.n_tokens;
-        let mut is_first = true;
+        let mut is_limited = false;
         // A handful of slots, so a scan per chunk is cheaper than keeping an order.
         let mut after: Option<(i64, u64)> = None;
         while budget > 0 {
@@ -384,12 +391,15 @@ impl Scheduler {
                 .min_by_key(|(_, slot)| order(slot));
             let Some((index, slot)) = next else { break };
             after = Some(order(slot));
-            if is_first && streams {
-                budget = self.cost.chunk(decode, slot.n_submitted, budget, self.slowdown());
-                is_first = false;
+            if !is_limited && oldest_stream.is_some_and(|since| since < slot.began) {
+                budget = self.chunk_left(decode, limits.max_tokens - decode.n_tokens - budget, slot, budget);
+                is_limited = true;
             }
             let n_left = slot.ticket.n_prompt - slot.n_submitted;
             let n_tokens = n_left.min(budget).min(n_cells);
+            if budget == 0 {
+                break; // others of this step have used up what streams allow
+            }
             if n_tokens == 0 {
                 return true;
             }
@@ -402,6 +412,12 @@ impl Scheduler {
             });
         }
         false
+    }
+
+    /// Tokens that the prompt in `slot` may add to a step with these decode rows and `n_taken` tokens of other prompts.
+    fn chunk_left(&self, decode: StepLoad, n_taken: u32, slot: &Slot, limit: u32) -> u32 {
+        let chunk = self.cost.chunk(decode, slot.n_submitted, limit + n_taken, self.slowdown());
+        chunk.saturating_sub(n_taken)
     }
 
     /// Lower goes first.
@@ -417,6 +433,7 @@ impl Scheduler {
             slot.last_step = Some(step);
             self.work += u64::from(row.n_tokens);
             if row.yields_token() {
+                slot.streams_since.get_or_insert(self.work);
                 slot.n_generated += 1;
                 slot.phase = Phase::Decode { awaiting: true };
             }

@@ -67,9 +67,27 @@ fn beside_streams_chunks_are_small_until_their_cost_is_known() {
     let limits = StepLimits { max_tokens: 512, ..PLENTY };
     let rows = step(&mut scheduler, 0, limits);
     scheduler.took(&rows, 0.02);
+    step(&mut scheduler, 1, limits);
     scheduler.enqueue(ticket(2, 400, 5));
     admit(&mut scheduler);
-    assert!(step(&mut scheduler, 1, limits)[1].n_tokens <= 3);
+    assert!(step(&mut scheduler, 2, limits)[1].n_tokens <= 3);
+}
+
+#[test]
+fn those_who_came_together_do_not_wait_for_the_first_to_stream() {
+    let mut scheduler = scheduler(3, 1000, 2.0);
+    for key in 0..2 {
+        scheduler.enqueue(ticket(key, 100, 50));
+        admit(&mut scheduler);
+    }
+    let limits = StepLimits { max_tokens: 100, ..PLENTY };
+    step(&mut scheduler, 0, limits);
+    // Came while the first prompt was being read.
+    scheduler.enqueue(ticket(2, 100, 50));
+    admit(&mut scheduler);
+    let n_tokens = |rows: &[PlannedRow]| rows.iter().map(|row| row.n_tokens).collect::<Vec<_>>();
+    assert_eq!(n_tokens(&step(&mut scheduler, 1, limits)), [1, 99]);
+    assert_eq!(n_tokens(&step(&mut scheduler, 2, limits)), [1, 1, 98]);
 }
 
 #[test]
