@@ -90,8 +90,8 @@ pub struct LoadSpec {
     pub kv_unified: Option<bool>,
     /// Requests that may wait for a sequence before `Overloaded`.
     pub max_queue: usize,
-    /// While prompts are read, a step takes at most this many times what it would take with the running streams alone; at
-    /// least 1. Higher: newcomers start sooner, running streams stutter more.
+    /// While prompts are read, running streams keep at least 1/`stream_slowdown` of their pace; below 1.1 counts as 1.1.
+    /// Higher: newcomers start sooner, running streams slow down or pause more.
     pub stream_slowdown: f32,
     /// What becomes of the KV cache of finished requests.
     pub prefix_cache: PrefixCacheSpec,

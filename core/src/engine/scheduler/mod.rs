@@ -9,7 +9,7 @@
 //!   large request would never find room. Streams that outgrow their reserve take what is free; when nothing is, the
 //!   caller drops kept prefixes, then preempts the [`Scheduler::victim`].
 //! * **A step.** Decode rows first. Prompt chunks take the rest of the step's token budget, but beside streams that ran
-//!   before it was admitted they take only what the [`CostModel`] says will keep the step within the allowed slowdown. Of
+//!   before it was admitted they take only what [`Pace`] grants. Of
 //!   requests that come together the first to stream has no claim on the others' prompts: they would all be slower for it.
 //! * **Followers.** A request whose prompt begins like one that is being read waits for that instead of reading it too.
 //!
@@ -17,11 +17,13 @@
 //! flight) → gone; preempted, it waits again.
 
 mod cost;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
 pub use cost::{CostModel, StepLoad};
+use pace::Pace;
 use waiting::WaitingRoom;
 
 use crate::request::Priority;
@@ -199,7 +201,7 @@ pub struct SchedulerSettings {
     pub max_sequences: u32,
     /// KV cells that they and kept prefixes share.
     pub kv_tokens: u32,
-    /// How many times the running streams' own step a step with prompt chunks may take; below 1 counts as 1.
+    /// How much slower streams may get, on the whole, while prompts are read beside them; below 1.1 counts as 1.1.
     pub slowdown: f32,
     /// Cells kept free ahead of each running stream, in tokens of its answer; [`ANSWER_RESERVE`] unless there is a reason.
     pub answer_reserve: u32,
@@ -210,7 +212,7 @@ pub struct SchedulerSettings {
 pub struct Scheduler {
     slots: Vec<Option<Slot>>,
     waiting: WaitingRoom,
-    cost: CostModel,
+    pace: Pace,
     settings: SchedulerSettings,
     n_admitted: u64,
     /// Tokens submitted since the beginning: the clock by which requests age.
@@ -223,7 +225,7 @@ impl Scheduler {
         Self {
             slots: vec![None; settings.max_sequences as usize],
             waiting: WaitingRoom::default(),
-            cost: CostModel::default(),
+            pace: Pace::new(f64::from(settings.slowdown)),
             settings,
             n_admitted: 0,
             work: 0,
@@ -391,11 +393,13 @@ impl Scheduler {
                 .min_by_key(|(_, slot)| order(slot));
             let Some((index, slot)) = next else { break };
             after = Some(order(slot));
+            let n_left = slot.ticket.n_prompt - slot.n_submitted;
             if !is_limited && oldest_stream.is_some_and(|since| since < slot.began) {
-                budget = self.chunk_left(decode, limits.max_tokens - decode.n_tokens - budget, slot, budget);
+                let n_taken = limits.max_tokens - decode.n_tokens - budget;
+                let chunk = self.pace.chunk(decode, slot.n_submitted, n_taken + n_left.min(budget));
+                budget = budget.min(chunk.saturating_sub(n_taken));
                 is_limited = true;
             }
-            let n_left = slot.ticket.n_prompt - slot.n_submitted;
             let n_tokens = n_left.min(budget).min(n_cells);
             if budget == 0 {
                 break; // others of this step have used up what streams allow
@@ -412,12 +416,6 @@ impl Scheduler {
             });
         }
         false
-    }
-
-    /// Tokens that the prompt in `slot` may add to a step with these decode rows and `n_taken` tokens of other prompts.
-    fn chunk_left(&self, decode: StepLoad, n_taken: u32, slot: &Slot, limit: u32) -> u32 {
-        let chunk = self.cost.chunk(decode, slot.n_submitted, limit + n_taken, self.slowdown());
-        chunk.saturating_sub(n_taken)
     }
 
     /// Lower goes first.
@@ -461,14 +459,14 @@ impl Scheduler {
 
     /// A collected step with these rows took so long.
     pub fn took(&mut self, rows: &[PlannedRow], seconds: f64) {
-        let streams = rows.iter().any(|row| matches!(row.kind, RowKind::Decode { .. }));
-        // The model is asked beside running streams only, where steps are small; whole prompts teach it something else.
-        if streams || self.cost.predict(StepLoad::default()).is_none() {
-            let load = rows.iter().fold(StepLoad::default(), |load, row| {
-                load.with_row(row.position, row.n_tokens, row.yields_token())
-            });
-            self.cost.observe(load, seconds);
+        let (mut decode, mut whole) = (StepLoad::default(), StepLoad::default());
+        for row in rows {
+            whole = whole.with_row(row.position, row.n_tokens, row.yields_token());
+            if matches!(row.kind, RowKind::Decode { .. }) {
+                decode = decode.with_row(row.position, 1, true);
+            }
         }
+        self.pace.took(decode, whole, seconds);
     }
 
     /// The host knows the sequence's newest token now.
@@ -562,10 +560,6 @@ impl Scheduler {
     /// Cells that a request is promised when it is admitted, from nothing.
     fn projected(&self, ticket: &Ticket) -> u32 {
         ticket.n_cells().min(ticket.n_prompt.saturating_add(self.settings.answer_reserve))
-    }
-
-    fn slowdown(&self) -> f64 {
-        f64::from(self.settings.slowdown.max(1.0))
     }
 }
 
