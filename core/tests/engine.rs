@@ -1,13 +1,13 @@
 //! The engine over the fake runner: the conformance suite, failures, and random traces.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use duet_core::testing::conformance::{self, Tolerance, fold};
+use duet_core::testing::storm;
 use duet_core::testing::{FakeBackend, FakeConfig, FakeGate, Reply, fake_spec};
 use duet_core::{
     BackendError, FinishReason, GenerateRequest, GenerationEvent, Health, InferenceBackend, LoadSpec,
-    LoadedModel, Priority, StopCause,
+    LoadedModel, StopCause,
 };
 
 async fn load(config: FakeConfig, parallel: u32, max_queue: usize) -> Arc<dyn LoadedModel> {
@@ -138,85 +138,26 @@ async fn a_slow_reader_is_parked_and_comes_back() {
     assert_eq!(fold(slow).await.expect("it comes back").tokens.len(), 1500);
 }
 
-/// A little generator, so that the trace is the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
-
-/// A request of a random kind: some begin alike, some end by a stop string, some are private, some are overdue.
-fn random_request(dice: &mut Dice) -> GenerateRequest {
-    let common = ["x", "y"][dice.roll(2) as usize].repeat(dice.roll(120) as usize);
-    let own: Vec<u32> = (0..1 + dice.roll(60)).map(|_| dice.roll(250) as u32).collect();
-    let mut request = GenerateRequest::new("r", [prompt(&common), own].concat(), 1 + dice.roll(90) as u32);
-    request.sampling.temperature = dice.roll(2) as f32;
-    request.ignore_eos = dice.roll(2) == 0;
-    request.use_prefix_cache = dice.roll(8) > 0;
-    if dice.roll(3) == 0 {
-        request.stop = vec!["a".into(), "zz".into()];
-    }
-    if dice.roll(4) == 0 {
-        request.priority = Priority::Batch;
-    }
-    if dice.roll(20) == 0 {
-        request.deadline = Some(Instant::now() + Duration::from_millis(dice.roll(5)));
-    }
-    request
-}
-
-/// 10,000 times somebody comes, goes, reads, or does not read, with too few cells for all: no sequence stays, every
-/// stream ends with one terminal item, the books are even.
-async fn random_events(config: FakeConfig) {
+/// Too few cells for all, a host tier, a step that fails.
+async fn stormy(config: FakeConfig) {
     let mut spec = LoadSpec { kv_tokens: 600, max_queue: 16, ..fake_spec(4) };
     spec.prefix_cache.host_bytes = 4000;
     let seed = u64::from(config.steps_in_flight) + 2 * u64::from(config.shares_cells);
     let model = FakeBackend { config }.load(spec, Arc::new(|_| true)).await.expect("the fake loads");
-    let mut dice = Dice(seed);
-    let mut open = Vec::new();
-    let mut n_ended = 0;
-    for _ in 0..10_000 {
-        match dice.roll(4) {
-            0 => match model.generate(random_request(&mut dice)) {
-                Ok(stream) => open.push(stream),
-                Err(error) => assert!(matches!(error, BackendError::Overloaded { queue_length: 16, .. })),
-            },
-            1 if dice.roll(3) == 0 && !open.is_empty() => {
-                let index = dice.roll(open.len() as u64) as usize;
-                drop(open.swap_remove(index));
-            }
-            _ if !open.is_empty() => {
-                let index = dice.roll(open.len() as u64) as usize;
-                if !matches!(open[index].next().await, Some(Ok(GenerationEvent::Token(_)))) {
-                    assert!(open.swap_remove(index).next().await.is_none(), "one terminal item");
-                    n_ended += 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    for mut stream in open {
-        let mut n_terminal = 0;
-        while let Some(item) = stream.next().await {
-            n_terminal += usize::from(!matches!(item, Ok(GenerationEvent::Token(_))));
-        }
-        assert_eq!(n_terminal, 1);
-        n_ended += 1;
-    }
-    model.run_exclusive(Box::new(|_| {})).await.expect("alive");
+    let weathered = storm(model.as_ref(), seed, 10_000).await;
     let load = model.load();
-    assert_eq!((load.n_running, load.n_waiting, load.n_cells_used), (0, 0, 0));
-    assert!(n_ended > 500 && load.n_cancelled > 20 && load.n_prefix_hits > 0, "{n_ended} {load:?}");
+    assert!(
+        weathered.n_ended > 500 && load.n_cancelled > 20 && load.n_prefix_hits > 0,
+        "{weathered:?} {load:?}"
+    );
+    assert!(weathered.n_failed < weathered.n_ended / 10, "{weathered:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_events_leak_nothing() {
     for shares_cells in [false, true] {
         for steps_in_flight in [1, 2] {
-            random_events(FakeConfig {
+            stormy(FakeConfig {
                 steps_in_flight,
                 shares_cells,
                 device_sampling: steps_in_flight == 2,

@@ -3,6 +3,7 @@
 use duet_backend_gguf::GgufSettings;
 use duet_core::model::KvType;
 use duet_core::testing::conformance::{Tolerance, suite};
+use duet_core::testing::storm;
 
 use crate::common;
 
@@ -33,4 +34,20 @@ async fn llama_split() {
 #[tokio::test]
 async fn qwen3_unified() {
     conforms("tiny-qwen3.gguf", true).await;
+}
+
+/// Random events with too few cells for all, kept prefixes and a host tier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weathers_a_storm() {
+    for kv_unified in [true, false] {
+        let mut spec = common::spec("tiny-llama.gguf");
+        (spec.parallel, spec.max_queue, spec.context_length) = (3, 8, 256);
+        spec.kv_tokens = if kv_unified { 512 } else { 768 };
+        spec.kv_unified = Some(kv_unified);
+        spec.prefix_cache.host_bytes = 1 << 20;
+        let model = common::load_with(GgufSettings::default(), spec).await.expect("the fixture loads");
+        let weathered = storm(model.as_ref(), 7, 500).await;
+        assert!(weathered.n_ended > 30, "{weathered:?}");
+        assert!(model.load().n_prefix_hits > 0 || !kv_unified);
+    }
 }

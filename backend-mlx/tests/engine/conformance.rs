@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use duet_core::WeightsMode;
 use duet_core::testing::conformance::{Tolerance, suite};
+use duet_core::testing::storm;
 
 use crate::common::{fixture, load, spec};
 
@@ -30,4 +31,15 @@ async fn a_packed_mlx_directory_conforms() {
 #[tokio::test]
 async fn a_gguf_file_conforms() {
     conforms(fixture("tiny-qwen3.gguf"), WeightsMode::Auto).await;
+}
+
+/// Random events with too few cells for all, kept prefixes and a host tier; one step in flight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weathers_a_storm() {
+    let mut spec = spec(&fixture("tiny-llama"), 3);
+    (spec.max_queue, spec.kv_tokens) = (8, 400);
+    spec.prefix_cache.host_bytes = 1 << 20;
+    let model = load(spec).await.expect("the model loads");
+    let weathered = storm(model.as_ref(), 7, 500).await;
+    assert!(weathered.n_ended > 30 && model.load().n_prefix_hits > 0, "{weathered:?} {:?}", model.load());
 }
