@@ -201,6 +201,20 @@ async fn kept_prefixes_give_way_and_come_back_from_the_host() {
 }
 
 #[tokio::test]
+async fn an_engine_that_keeps_nothing_itself_has_the_host() {
+    for config in engines() {
+        let config = FakeConfig { n_holders: 0, ..config };
+        let prefix_cache = PrefixCacheSpec { enabled: true, host_bytes: 1 << 20, disk: None };
+        let model = load(config.clone(), LoadSpec { prefix_cache, ..spec(2, 600) }).await;
+        let first = request(ids(1, 300), 4);
+        let answer = cold(&config, &first).await;
+        assert_eq!(ask(model.as_ref(), first.clone()).await, (answer.clone(), 0));
+        assert_eq!(model.load().n_cells_used, 0);
+        assert_eq!(ask(model.as_ref(), first.clone()).await, (answer, 299));
+    }
+}
+
+#[tokio::test]
 async fn prefixes_survive_the_process() {
     for config in engines() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -34,6 +34,8 @@ pub(super) struct Prefixes {
     tier: Option<HostTier>,
     /// A fork's cells are its source's.
     shares_cells: bool,
+    /// The engine keeps nothing itself.
+    has_no_holders: bool,
     /// The tier outlives the process.
     on_disk: bool,
     can_snapshot: bool,
@@ -54,6 +56,7 @@ impl Prefixes {
             free: (n..n + capabilities.n_holders).rev().map(SeqId).collect(),
             tier: wants_tier.then(|| HostTier::open(spec, key, reuse)),
             shares_cells: capabilities.fork_shares_cells,
+            has_no_holders: capabilities.n_holders == 0,
             on_disk: spec.disk.is_some(),
             can_snapshot: capabilities.snapshot,
             can_truncate: capabilities.truncate,
@@ -101,9 +104,15 @@ impl Prefixes {
         Ok(())
     }
 
-    /// Takes over the cells of a sequence that ended after these tokens, and releases it.
+    /// Takes over the cells of a sequence that ended after these tokens, and releases it. An engine without ids to keep
+    /// prefixes under keeps them in the host tier at once.
     pub(super) fn keep(&mut self, runner: &mut dyn ModelRunner, seq: SeqId, mut tokens: Vec<TokenId>) {
         tokens.truncate(runner.sequence_len(seq) as usize);
+        if self.has_no_holders && self.enabled {
+            self.to_host(runner, seq, &tokens);
+            runner.release(seq);
+            return;
+        }
         if self.is_worth_keeping(&tokens)
             && let Some(holder) = self.free_holder(runner)
         {
