@@ -19,6 +19,8 @@ struct Inner {
     most: usize,
     stopping: AtomicBool,
     cut: CancellationToken,
+    /// Set before the token is cancelled, so that it can be looked at without the token's lock.
+    is_cut: AtomicBool,
     n_active: watch::Sender<usize>,
     /// Moving mean of how long a request is in, in microseconds; 0: none has ended yet.
     mean_us: AtomicU64,
@@ -36,7 +38,8 @@ impl Drain {
     pub(crate) fn new(most: usize) -> Self {
         let (stopping, cut) = (AtomicBool::new(false), CancellationToken::new());
         let (n_active, mean_us) = (watch::Sender::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { most, stopping, cut, n_active, mean_us }))
+        let is_cut = AtomicBool::new(false);
+        Self(Arc::new(Inner { most, stopping, cut, is_cut, n_active, mean_us }))
     }
 
     /// Lets a request in.
@@ -92,6 +95,7 @@ impl Drain {
 
     /// Ends what is still active.
     pub(crate) fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::SeqCst);
         self.0.cut.cancel();
     }
 
@@ -106,6 +110,11 @@ impl Drain {
 }
 
 impl Active {
+    /// Whether the request has to end. Takes no lock.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.drain.0.is_cut.load(Ordering::SeqCst)
+    }
+
     /// Resolves when the request has to end.
     pub(crate) fn cut(&self) -> WaitForCancellationFutureOwned {
         self.drain.0.cut.clone().cancelled_owned()

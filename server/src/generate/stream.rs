@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
@@ -26,6 +26,8 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const COMMENT: &[u8] = b": keep-alive\n\n";
 /// Events are gathered into one frame up to this size while more are there.
 const FRAME_BYTES: usize = 16 << 10;
+/// Room for the first token's frame; afterwards the room of frames that were sent is used again.
+const FIRST_BYTES: usize = 1 << 10;
 
 /// An answer whose first event is there.
 pub(crate) struct Started {
@@ -51,8 +53,10 @@ pub(crate) struct StreamBody {
     keep_alive: Pin<Box<Sleep>>,
     last_sent: Instant,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whom `cut` will wake.
+    cut_wakes: Option<Waker>,
     record: Arc<Record>,
-    _active: Active,
+    active: Active,
 }
 
 impl StreamBody {
@@ -73,12 +77,13 @@ impl StreamBody {
         record.streaming();
         Self {
             state,
-            buffer: BytesMut::new(),
+            buffer: BytesMut::with_capacity(FIRST_BYTES),
             keep_alive: Box::pin(tokio::time::sleep_until(now + KEEP_ALIVE)),
             last_sent: now,
             cut: Box::pin(active.cut()),
+            cut_wakes: None,
             record,
-            _active: active,
+            active,
         }
     }
 
@@ -127,6 +132,17 @@ impl StreamBody {
         }
     }
 
+    /// Whether the answer has to end. All streams share the lock behind `cut`, so it is taken for a new waker only and not
+    /// at every token.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let known = self.cut_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !known {
+            self.cut_wakes = Some(cx.waker().clone());
+            return self.cut.as_mut().poll(cx).is_ready();
+        }
+        self.active.is_cut()
+    }
+
     fn frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.last_sent = Instant::now();
         Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))))
@@ -149,7 +165,7 @@ impl HttpBody for StreamBody {
         if matches!(this.state, State::Ended) {
             return Poll::Ready(None);
         }
-        if this.cut.as_mut().poll(cx).is_ready() {
+        if this.is_cut(cx) {
             this.fail(&ApiError::shutting_down());
             return this.frame();
         }
