@@ -94,7 +94,7 @@ pub struct ModelConfig {
     pub weights: WeightsMode,
     /// Most prompt tokens in one step.
     pub prefill_chunk: u32,
-    /// Most times by which prompts may slow down a step of running streams.
+    /// While prompts are read, running streams keep at least one part in so many of their pace.
     pub stream_slowdown: f32,
     /// Whether requests share and reuse prefixes.
     pub prefix_cache: bool,

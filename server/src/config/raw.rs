@@ -86,7 +86,7 @@ pub struct RawModel {
     pub weights: Option<String>,
     /// Most prompt tokens evaluated in one step.
     pub prefill_chunk: Option<u32>,
-    /// Most times by which prompts may slow down a step of running streams.
+    /// While prompts are read, running streams keep at least one part in so many of their pace.
     pub stream_slowdown: Option<f32>,
     /// Whether requests share and reuse prefixes.
     pub prefix_cache: Option<bool>,

@@ -19,7 +19,7 @@ const DEFAULT_MAX_REQUESTS: u64 = 1024;
 const DEFAULT_DISK_BYTES: Size = Size(8 << 30);
 /// Less holds hardly a prefix of the smallest model.
 const LEAST_DISK_BYTES: Size = Size(1 << 20);
-/// What steps of running streams may be slowed down by unless told otherwise: as the engine's own default.
+/// As [`duet_core::LoadSpec::new`] has it.
 const DEFAULT_STREAM_SLOWDOWN: f32 = 2.0;
 const MOST_STREAM_SLOWDOWN: f32 = 1000.0;
 const MOST_SECONDS: f64 = 86_400.0 * 365.0;
