@@ -31,7 +31,7 @@ impl Dice {
         (self.0 >> 33) % n
     }
 
-    fn pick<T>(&mut self, list: &mut Vec<T>) -> Option<usize> {
+    fn pick<T>(&mut self, list: &[T]) -> Option<usize> {
         (!list.is_empty()).then(|| self.roll(list.len() as u64) as usize)
     }
 }
@@ -74,13 +74,13 @@ pub async fn storm(model: &dyn LoadedModel, seed: u64, n_events: usize) -> Weath
                 Err(error) => panic!("a plain request was refused: {}", error.chain()),
             },
             1 if dice.roll(3) == 0 => {
-                if let Some(index) = dice.pick(&mut open) {
+                if let Some(index) = dice.pick(&open) {
                     drop(open.swap_remove(index));
                     weathered.n_left += 1;
                 }
             }
             _ => {
-                if let Some(index) = dice.pick(&mut open) {
+                if let Some(index) = dice.pick(&open) {
                     let item = open[index].next().await.expect("streams that ended are gone");
                     if !matches!(item, Ok(GenerationEvent::Token(_))) {
                         weathered.n_ended += 1;
