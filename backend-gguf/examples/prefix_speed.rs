@@ -1,8 +1,8 @@
 //! What it costs to share, keep and bring back a long prefix, and how its logits compare with recomputed ones.
 //!
 //! `cargo run --release -p duet-backend-gguf --features llama --example prefix_speed -- MODEL.gguf TEXT [key=value…]`
-//! with keys threads, tokens (length of the prefix), cells (of the KV cache), fa (auto, on, off), recompute (on, off). TEXT is a file whose
-//! tokens, repeated if need be, are the prefix.
+//! with keys threads, tokens (length of the prefix), cells (of the KV cache, which holds it twice), fa (auto, on, off),
+//! recompute (on, off). TEXT is a file whose tokens, repeated if need be, are the prefix.
 #![expect(clippy::print_stdout, reason = "an example that reports to the terminal")]
 
 use std::path::PathBuf;

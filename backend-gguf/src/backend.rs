@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_core::engine::{Engine, EngineThread, LoadControl};
-use duet_core::model::{ModelFormat, ModelInfo, TokenizerKind};
+use duet_core::model::{KvAllocation, KvType, ModelFormat, ModelInfo, TokenizerKind};
 use duet_core::{
-    BackendError, BackendInfo, DeviceInfo, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo, LoadedModel,
-    Probe,
+    BackendError, BackendInfo, DeviceInfo, EngineSettings, InferenceBackend, LoadProgress, LoadSpec,
+    LoadedInfo, LoadedModel, Probe,
 };
 
-use crate::load::{Loaded, load_runner};
-use crate::raw::{ContextSettings, FlashAttention, library};
+use crate::load::{KV_UNIFIED, Loaded, load_runner};
+use crate::raw::{ContextSettings, FlashAttention, SWA_FULL, library};
 use crate::runner::GgufRunner;
 use crate::settings::GgufSettings;
 use crate::{ID, VERSIONS, cpu};
@@ -80,7 +80,18 @@ impl InferenceBackend for GgufBackend {
             );
         }
         notes.extend(cpu::missing(&library().system_info));
-        Ok(Probe { weights: weights(model), bits_per_weight: model.bits_per_weight, notes })
+        Ok(Probe {
+            weights: weights(model),
+            bits_per_weight: model.bits_per_weight,
+            kv_type: KvType::default(),
+            kv_allocation: KvAllocation::LlamaCpp {
+                n_ubatch: self.settings.micro_batch,
+                unified: KV_UNIFIED,
+                swa_full: SWA_FULL,
+            },
+            settings: EngineSettings { weights: false, kv_unified: true },
+            notes,
+        })
     }
 
     async fn load(

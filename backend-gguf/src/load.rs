@@ -63,6 +63,11 @@ fn load_error(path: &Path, error: ModelError) -> BackendError {
     }
 }
 
+/// Whether all sequences share one KV buffer, unless the load says: always. On CPUs masked cells cost nothing, prefixes are
+/// shared, and a prompt chunk rides in the decode rows' pass. GPUs walk up to the highest used cell, so long unrelated
+/// sequences may be better apart; where the crossover lies has not been measured.
+pub(crate) const KV_UNIFIED: bool = true;
+
 /// Prefixes that can be held beside the sequences that run: 64 where they cost nothing but their cells.
 ///
 /// llama.cpp's memory takes ids up to 255 whatever its number of sequences, as long as all share one buffer. None for
@@ -78,10 +83,7 @@ fn n_holders(facts: &ModelFacts, architecture: &str) -> u32 {
 
 fn context_settings(spec: &LoadSpec, settings: &GgufSettings, n_holders: u32) -> ContextSettings {
     let n_sequences = spec.parallel.max(1);
-    // One buffer for all on CPUs: masked cells cost nothing there, prefixes are shared, and a prompt chunk rides in the
-    // decode rows' pass. GPUs walk up to the highest used cell, so long unrelated sequences are better apart; as long as
-    // nobody has measured the crossover, they get the same.
-    let kv_unified = spec.kv_unified.unwrap_or(true);
+    let kv_unified = spec.kv_unified.unwrap_or(KV_UNIFIED);
     let shares = if kv_unified { 1 } else { n_sequences };
     ContextSettings {
         n_cells: spec.kv_tokens.max(spec.context_length.saturating_mul(shares)),

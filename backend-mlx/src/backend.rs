@@ -81,12 +81,20 @@ impl MlxBackend {
         }
     }
 
+    /// CPUs widen anything else at every step.
+    fn default_kv_type(&self) -> KvType {
+        match self.device {
+            Device::Cpu => KvType::F32,
+            Device::Gpu => KvType::F16,
+        }
+    }
+
     fn kv_type(&self, spec: &LoadSpec) -> Result<ElementType, BackendError> {
-        match (spec.kv_type, self.device) {
-            (None, Device::Cpu) | (Some(KvType::F32), _) => Ok(ElementType::F32),
-            (None, Device::Gpu) | (Some(KvType::F16), _) => Ok(ElementType::F16),
-            (Some(KvType::Bf16), _) => Ok(ElementType::Bf16),
-            (Some(other), _) => Err(BackendError::Unsupported {
+        match spec.kv_type.unwrap_or(self.default_kv_type()) {
+            KvType::F32 => Ok(ElementType::F32),
+            KvType::F16 => Ok(ElementType::F16),
+            KvType::Bf16 => Ok(ElementType::Bf16),
+            other => Err(BackendError::Unsupported {
                 feature: format!("a KV cache of type {other}").into(),
                 backend: ID.into(),
             }),
@@ -127,7 +135,7 @@ impl InferenceBackend for MlxBackend {
 
     fn probe(&self, model: &ModelInfo) -> Result<Probe, BackendError> {
         let inventory = Inventory::of(model)?;
-        Ok(inventory.probe(self.placement(WeightsMode::Auto, &inventory, model)))
+        Ok(inventory.probe(self.placement(WeightsMode::Auto, &inventory, model), self.default_kv_type()))
     }
 
     async fn load(

@@ -1,8 +1,8 @@
 //! What a model's weights will be held as, told from headers alone.
 
 use duet_core::model::gguf::GgmlType;
-use duet_core::model::{ModelFormat, ModelInfo};
-use duet_core::{BackendError, Probe};
+use duet_core::model::{KvAllocation, KvType, ModelFormat, ModelInfo};
+use duet_core::{BackendError, EngineSettings, Probe};
 
 use crate::convert::matrix::PackedForm;
 use crate::convert::repack::{GROUP_SIZE, affine_bits};
@@ -109,7 +109,7 @@ impl Inventory {
     }
 
     /// The answer to [`duet_core::InferenceBackend::probe`].
-    pub(crate) fn probe(&self, placement: Placement) -> Probe {
+    pub(crate) fn probe(&self, placement: Placement, kv_type: KvType) -> Probe {
         let n: u64 = self.0.iter().map(|(_, n)| n).sum();
         let mut notes = Vec::new();
         if placement.held == Held::Dense && self.0.iter().any(|(stored, _)| stored.is_quantized()) {
@@ -121,6 +121,9 @@ impl Inventory {
         Probe {
             weights: self.describe(placement).0,
             bits_per_weight: if n == 0 { 0.0 } else { self.n_bytes(placement) as f64 * 8.0 / n as f64 },
+            kv_type,
+            kv_allocation: KvAllocation::Mlx { prefill_chunk: 512 },
+            settings: EngineSettings { weights: true, kv_unified: false },
             notes,
         }
     }

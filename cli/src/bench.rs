@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,7 +61,7 @@ pub(crate) struct BenchArguments {
     json: Option<PathBuf>,
 }
 
-pub(crate) async fn bench(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn bench(arguments: BenchArguments) -> anyhow::Result<u8> {
     let options = options(&arguments)?;
     let bars = Arc::new(Bars::default());
     let report = duet_bench::run(&crate::compose::registry(), &options, bars.clone()).await;
@@ -77,7 +76,7 @@ pub(crate) async fn bench(arguments: BenchArguments) -> anyhow::Result<ExitCode>
         }
         None => print(&report.to_text())?,
     }
-    Ok(ExitCode::from(report.exit_code()))
+    Ok(report.exit_code())
 }
 
 fn options(arguments: &BenchArguments) -> anyhow::Result<BenchOptions> {

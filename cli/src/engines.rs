@@ -1,7 +1,6 @@
 //! `duet engines`.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -14,12 +13,12 @@ pub(crate) struct EnginesArguments {
     json: bool,
 }
 
-pub(crate) fn engines(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn engines(arguments: &EnginesArguments) -> anyhow::Result<u8> {
     let infos: Vec<BackendInfo> =
         crate::compose::registry().backends().iter().map(|backend| backend.info()).collect();
     let text = if arguments.json { json(&infos)? } else { table(&infos) };
     crate::run::print(&format!("{text}\n"))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 fn table(infos: &[BackendInfo]) -> String {

@@ -12,7 +12,8 @@ mod run;
 mod same_bits;
 mod serve;
 
-use std::process::ExitCode;
+use std::io::Write;
+use std::mem::ManuallyDrop;
 
 use clap::{Parser, Subcommand};
 
@@ -49,7 +50,12 @@ impl Command {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
+    leave(run_command())
+}
+
+/// Gives the exit code.
+fn run_command() -> u8 {
     reset_sigpipe();
     let arguments = Arguments::parse();
     let filter = arguments.log.as_deref().unwrap_or_else(|| arguments.command.default_log());
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into(), 1),
     };
+    // Never dropped: that would wait for whatever still blocks one of its threads.
+    let runtime = ManuallyDrop::new(runtime);
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
@@ -76,9 +84,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+fn fail(error: &anyhow::Error, code: u8) -> u8 {
     say(&format!("duet: {}", duet_core::chain(error.as_ref())));
-    ExitCode::from(code)
+    code
+}
+
+/// Ends the process without destroying the libraries' globals: a command that was told to stop does not wait for ever for
+/// an engine's step or load, and a library whose globals go while its threads compute crashes.
+fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush(); // nobody is left to be told
+    #[cfg(unix)]
+    // SAFETY: has no preconditions and does not return.
+    unsafe {
+        libc::_exit(code.into())
+    }
+    #[cfg(not(unix))]
+    #[expect(clippy::disallowed_methods, reason = "the nearest to it")]
+    std::process::exit(code.into())
 }
 
 /// One line on standard error.

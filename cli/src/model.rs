@@ -90,6 +90,10 @@ pub(crate) async fn load(
 ) -> anyhow::Result<Ready> {
     let info = Arc::new(inspect(path)?);
     let selection = registry.select(&info, &EngineChoice::parse(&arguments.engine))?;
+    if let Some(setting) = selection.probe.settings.lacking(arguments.weights(), None) {
+        let (engine, reason) = (selection.backend.info().id, &selection.reason);
+        anyhow::bail!("--{setting} has no effect on the engine `{engine}` ({reason})");
+    }
     let text = registry.text_assets(&info)?;
     let mut spec = LoadSpec::new(info.clone(), text.tokenizer.clone());
     if let Some(context) = arguments.context {

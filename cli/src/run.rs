@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
@@ -40,7 +39,7 @@ pub(crate) struct RunArguments {
     verbose: bool,
 }
 
-pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     let prompt = match &arguments.prompt {
         Some(prompt) => prompt.clone(),
         None => read_prompt()?,
@@ -54,7 +53,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+            _ = tokio::signal::ctrl_c() => return Ok(130),
         };
         match event.context("the answer broke off")?? {
             GenerationEvent::Token(token) => print(&token.text)?,
@@ -68,7 +67,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         }
     }
     ready.model.unload().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 fn read_prompt() -> anyhow::Result<String> {

@@ -1,7 +1,8 @@
 //! `duet serve`: one model from the command line, or those of a config file.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -54,7 +55,7 @@ pub(crate) struct ServeArguments {
     no_prefix_cache: bool,
 }
 
-pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
     let started = Instant::now();
     let mut flags = RawConfig::default();
     flags.server.host.clone_from(&arguments.host);
@@ -83,29 +84,41 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
             return Err(api_error(&error));
         }
     }
+    // From here on a signal ends it in good order, whenever it comes.
+    let signals = Signals::new();
     let listener =
         TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
     let url = format!("http://{}", listener.local_addr()?);
     print(&format!("duet {} listens on {url}\n", env!("CARGO_PKG_VERSION")))?;
 
     let (give_up, gave_up) = tokio::sync::oneshot::channel::<()>();
-    let stop = async {
-        tokio::select! {
-            () = signalled() => say("stopping; once more ends at once"),
-            Ok(()) = gave_up => {}
+    let signal_came = Arc::new(AtomicBool::new(false));
+    let stop = {
+        let signal_came = signal_came.clone();
+        async move {
+            tokio::select! {
+                () = signalled(signals) => {
+                    signal_came.store(true, Ordering::Relaxed);
+                    say("stopping; once more ends at once");
+                }
+                // Dropped without a word where nobody gives up: then only a signal ends it.
+                Ok(()) = gave_up => {}
+            }
         }
     };
     let serving = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener, stop).await }
     });
-    let mut code = ExitCode::SUCCESS;
+    let mut code = 0;
     match &model {
         Some(name) => match server.load(name).await {
             Ok(()) => print(&ready(&server, name, started))?,
+            // Told to stop before it was ready.
+            Err(_) if signal_came.load(Ordering::Relaxed) => {}
             Err(error) => {
                 say(&format!("duet: {}", api_error(&error)));
-                code = ExitCode::FAILURE;
+                code = 1;
                 let _ = give_up.send(()); // an error means that it is stopping already
             }
         },
@@ -115,7 +128,6 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
             for summary in server.models() {
                 print(&format!("{}\n", listed(&summary)))?;
             }
-            std::mem::forget(give_up); // nobody gives up: only a signal ends it
         }
     }
     serving.await.context("the server broke off")??;
@@ -183,16 +195,11 @@ fn api_error(error: &ApiError) -> anyhow::Error {
 }
 
 /// Resolves at the first SIGINT or SIGTERM; a second one ends the process.
-async fn signalled() {
-    let mut signals = Signals::new();
+async fn signalled(mut signals: Signals) {
     signals.next().await;
     tokio::spawn(async move {
         signals.next().await;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a second signal means at once, whatever is left undone"
-        )]
-        std::process::exit(130);
+        crate::leave(130); // a second one means at once, whatever is left undone
     });
 }
 

@@ -30,7 +30,12 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(DUET)
+            .envs(environment.iter().copied())
             .arg("serve")
             .args(arguments)
             .args(["--port", "0", "--log", "warn"])
@@ -129,6 +134,103 @@ fn the_openai_packages_work_on_both_engines() {
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{said}");
     }
+    assert_eq!(server.terminate(), Some(0));
+}
+
+/// A stream of so many tokens that has begun; more is read from it.
+fn begin_stream(server: &Server, model: &str, max_tokens: u32) -> BufReader<TcpStream> {
+    let host = server.url.trim_start_matches("http://");
+    let body = format!(
+        r#"{{"model":"{model}","prompt":"Once","max_tokens":{max_tokens},"ignore_eos":true,"stream":true}}"#
+    );
+    let mut stream = TcpStream::connect(host).expect("it listens");
+    write!(
+        stream,
+        "POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("it reads");
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.starts_with("data:") {
+        line.clear();
+        assert_ne!(lines.read_line(&mut line).expect("it streams"), 0, "a first token comes");
+    }
+    lines
+}
+
+/// Ends a server under a running stream; gives the rest of the stream and the exit code.
+fn stop_under_load(timeout: &str, max_tokens: u32) -> Option<(String, Option<i32>)> {
+    let file = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf")?;
+    let arguments = [&file.display().to_string(), "--name", "smol", "--context", "2048"];
+    let server = Server::start_with(&arguments, &[("DUET_SERVER__SHUTDOWN_TIMEOUT_S", timeout)]);
+    let mut lines = begin_stream(&server, "smol", max_tokens);
+    let code = server.terminate();
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).expect("the stream ends");
+    Some((rest, code))
+}
+
+#[test]
+fn a_signal_lets_streams_end() {
+    // Far longer than the slowest machine takes.
+    let Some((rest, code)) = stop_under_load("3600", 60) else { return };
+    // The key, not the word: the model may well say it.
+    assert!(
+        rest.contains("data: [DONE]") && !rest.contains("\"error\":"),
+        "a running stream may end: {rest}"
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn what_does_not_end_after_a_signal_is_cut_with_an_error() {
+    // Over before the next token.
+    let Some((rest, code)) = stop_under_load("0.000001", 1500) else { return };
+    assert!(rest.contains("\"code\":\"shutting_down\"") && !rest.contains("[DONE]"), "{rest}");
+    assert_eq!(code, Some(0), "whatever the engine was at");
+}
+
+#[test]
+fn a_signal_during_a_load_is_no_failure() {
+    let Some(file) = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    for engine in ["gguf", "mlx"] {
+        let server = Server::start(&[&file.display().to_string(), "--engine", engine]);
+        assert_eq!(server.terminate(), Some(0), "{engine}");
+    }
+}
+
+#[test]
+fn settings_of_the_other_engine_are_refused() {
+    let tiny = root().join("tests/fixtures/tiny-llama.gguf");
+    let path = tiny.display().to_string();
+    for engine in ["auto", "gguf"] {
+        let of_engine = ["--weights", "dense", "--engine", engine];
+        fails_with_one_line(&[&["run", &path, "a"], &of_engine[..]].concat(), "--weights has no effect");
+        fails_with_one_line(
+            &[&["serve", &path, "--port", "0"], &of_engine[..]].concat(),
+            ".weights has no effect",
+        );
+    }
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let models = ["auto", "gguf", "mlx"].map(|engine| (engine, tiny.as_path(), engine));
+    let path = config(temporary.path(), &models);
+    let mut text = std::fs::read_to_string(&path).expect("just written");
+    text = text.replace("parallel = 2", "parallel = 2\nweights = \"packed\"");
+    std::fs::write(&path, text).expect("the temporary folder can be written");
+    let server = Server::start(&["--config", &path]);
+    let ask = |model: &str| {
+        let body = format!(r#"{{"model":"{model}","prompt":"a","max_tokens":2}}"#);
+        server.ask("POST", "/v1/completions", &body)
+    };
+    for engine in ["auto", "gguf"] {
+        let refused = ask(engine);
+        assert!(
+            refused.starts_with("HTTP/1.1 503") && refused.contains(&format!("models.{engine}.weights")),
+            "{refused}"
+        );
+    }
+    assert!(ask("mlx").starts_with("HTTP/1.1 200"));
     assert_eq!(server.terminate(), Some(0));
 }
 

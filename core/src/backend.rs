@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::BackendError;
-use crate::model::{KvType, ModelInfo};
+use crate::model::{KvAllocation, KvType, ModelInfo};
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
 use crate::stream::GenerationStream;
@@ -49,8 +49,34 @@ pub struct Probe {
     pub weights: String,
     /// Bits read per weight at decode, as the engine will hold them.
     pub bits_per_weight: f64,
+    /// Type of the KV cache's elements, unless [`LoadSpec::kv_type`] says another.
+    pub kv_type: KvType,
+    /// How the KV cache comes to lie in memory, unless the load says otherwise ([`KvAllocation::for_load`]).
+    pub kv_allocation: KvAllocation,
+    /// Which of the settings that not every engine has this one honours.
+    pub settings: EngineSettings,
     /// Things a user should know (a slow path, an inexact conversion).
     pub notes: Vec<String>,
+}
+
+/// Settings of a load that not every engine has, each under its name in configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineSettings {
+    /// [`LoadSpec::weights`].
+    pub weights: bool,
+    /// [`LoadSpec::kv_unified`].
+    pub kv_unified: bool,
+}
+
+impl EngineSettings {
+    /// The name of a setting that asks for something and would have no effect, if there is one.
+    pub fn lacking(self, weights: WeightsMode, kv_unified: Option<bool>) -> Option<&'static str> {
+        let asked = [
+            ("weights", weights != WeightsMode::Auto, self.weights),
+            ("kv_unified", kv_unified.is_some(), self.kv_unified),
+        ];
+        asked.into_iter().find(|(_, asked, honoured)| *asked && !honoured).map(|(name, ..)| name)
+    }
 }
 
 /// How MLX holds weights that came quantised.
@@ -84,9 +110,9 @@ pub struct LoadSpec {
     pub threads: Option<u32>,
     /// Most prompt tokens evaluated in one step.
     pub prefill_chunk: u32,
-    /// MLX: how quantised weights are held. llama.cpp keeps the file's own form.
+    /// MLX: how quantised weights are held. llama.cpp keeps the file's own form ([`EngineSettings`]).
     pub weights: WeightsMode,
-    /// llama.cpp: whether all sequences share one KV buffer. `None` = the engine's rule.
+    /// llama.cpp: whether all sequences share one KV buffer. `None` = the engine's rule ([`EngineSettings`]).
     pub kv_unified: Option<bool>,
     /// Requests that may wait for a sequence before `Overloaded`.
     pub max_queue: usize,
@@ -280,4 +306,20 @@ pub trait LoadedModel: Send + Sync + 'static {
     /// Stops admitting, ends running requests with `ShuttingDown`, frees the model; resolves when that is done.
     /// A second call resolves too.
     async fn unload(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_without_effect_have_a_name() {
+        let (none, both) = (EngineSettings::default(), EngineSettings { weights: true, kv_unified: true });
+        assert_eq!(none.lacking(WeightsMode::Auto, None), None, "nothing is asked for");
+        assert_eq!(none.lacking(WeightsMode::Packed, Some(true)), Some("weights"));
+        assert_eq!(none.lacking(WeightsMode::Auto, Some(true)), Some("kv_unified"));
+        assert_eq!(both.lacking(WeightsMode::Dense, Some(false)), None);
+        let weights = EngineSettings { weights: true, ..none };
+        assert_eq!(weights.lacking(WeightsMode::Dense, Some(false)), Some("kv_unified"));
+    }
 }

@@ -23,5 +23,5 @@ pub(crate) use buffers::Buffers;
 pub(crate) use context::{Context, DecodeError};
 pub(crate) use model::{Model, ModelError, ModelFacts, ModelSettings};
 pub(crate) use process::library;
-pub(crate) use settings::{ContextSettings, FlashAttention};
+pub(crate) use settings::{ContextSettings, FlashAttention, SWA_FULL};
 pub(crate) use vocab::VocabTables;

@@ -69,6 +69,7 @@ impl Model {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self, ModelError> {
         library();
+        super::vocab::check_tokens(path)?;
         let c_path = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| ModelError::Library("the path has a NUL byte".into()))?;
         let mut progress = Progress { report: progress, cancelled: false };

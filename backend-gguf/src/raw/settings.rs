@@ -18,6 +18,9 @@ fn ggml_type(kv_type: KvType) -> Option<sys::ggml_type> {
     })
 }
 
+/// Windowed layers keep their window only, as llama-server does; the library's default keeps everything.
+pub(crate) const SWA_FULL: bool = false;
+
 /// Whether attention runs as one fused kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FlashAttention {
@@ -163,8 +166,7 @@ impl ContextSettings {
         params.offload_kqv = true;
         params.op_offload = true;
         params.no_perf = true;
-        // Windowed layers keep their window only, as llama-server does; the library's default keeps everything.
-        params.swa_full = false;
+        params.swa_full = SWA_FULL;
         params.kv_unified = self.kv_unified;
         params.cb_eval = None;
         params.abort_callback = None;

@@ -1,11 +1,15 @@
 //! A model's vocabulary: text to ids, and tables of what each id stands for.
 
+use std::collections::HashSet;
 use std::mem::MaybeUninit;
+use std::path::Path;
 
+use duet_core::model::ModelFileError;
+use duet_core::model::gguf::GgufFile;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
-use super::Model;
+use super::{Model, ModelError};
 
 /// What can be known of every token, read out once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +84,23 @@ impl VocabTables {
     pub(crate) fn is_hidden(&self, id: u32) -> bool {
         self.hidden.get(id as usize).copied().unwrap_or(false)
     }
+}
+
+/// Refuses what llama.cpp would end the process for: two tokens that are written alike.
+pub(super) fn check_tokens(path: &Path) -> Result<(), ModelError> {
+    let failed = |error: ModelFileError| ModelError::Library(error.to_string());
+    let file = GgufFile::open(path).map_err(failed)?;
+    let tokens = file.metadata().array("tokenizer.ggml.tokens").map_err(failed)?;
+    let mut seen = HashSet::new();
+    for (id, token) in tokens.and_then(|tokens| tokens.strings()).into_iter().flatten().enumerate() {
+        // The library's name for tokens without text.
+        let written = if token.is_empty() { format!("[EMPTY_{id}]").into_bytes() } else { token.to_vec() };
+        if !seen.insert(written) {
+            let token = token.escape_ascii();
+            return Err(ModelError::Library(format!("two tokens of its vocabulary are written \"{token}\"")));
+        }
+    }
+    Ok(())
 }
 
 impl Model {

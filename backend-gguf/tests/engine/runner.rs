@@ -1,9 +1,9 @@
 //! The runner below the scheduler: batching, forking, splitting, and refusing what llama.cpp would abort on.
 
-use duet_backend_gguf::GgufSettings;
+use duet_backend_gguf::{GgufBackend, GgufSettings};
 use duet_core::model::KvType;
 use duet_core::testing::conformance::{Tolerance, assert_close};
-use duet_core::{BackendError, LoadSpec, ModelRunner, RowTokens, SeqId, StepPlan, Want};
+use duet_core::{BackendError, InferenceBackend, LoadSpec, ModelRunner, RowTokens, SeqId, StepPlan, Want};
 
 use crate::common::{self, ids, row, step, with_runner};
 
@@ -317,4 +317,22 @@ async fn memory_is_reported_as_llama_cpp_counts_it() {
         assert!(memory.compute_bytes.is_some_and(|bytes| bytes > 0), "{memory:?}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_cache_is_as_large_as_the_probe_lets_one_plan() {
+    for kv_unified in [None, Some(false)] {
+        let mut spec = common::spec("tiny-llama.gguf");
+        (spec.parallel, spec.context_length, spec.kv_tokens) = (3, 2048, 10_000);
+        spec.kv_unified = kv_unified;
+        let probe = GgufBackend::default().probe(&spec.model).expect("it takes the fixture");
+        let allocation = probe.kv_allocation.for_load(kv_unified, spec.prefill_chunk);
+        let planned = allocation.bytes(&spec.model, 10_000, 3, probe.kv_type).expect("plain attention");
+        with_runner(GgufSettings::default(), spec, move |runner| {
+            let kv = runner.memory().kv_bytes.expect("a cache");
+            // The library logs hundredths of a MiB.
+            assert!(kv.abs_diff(planned) <= 11_000, "{kv} instead of {planned}");
+        })
+        .await;
+    }
 }

@@ -6,5 +6,6 @@ mod broken;
 mod common;
 mod conformance;
 mod demo;
+mod memory;
 mod oracle;
 mod sampling;

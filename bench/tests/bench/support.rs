@@ -10,7 +10,7 @@ use duet_bench::{BenchOptions, Clock, Phase, Plan, Reporter, Subject, Text};
 use duet_core::engine::{Engine, EngineThread};
 use duet_core::model::ModelInfo;
 use duet_core::registry::{Registry, TextAssets};
-use duet_core::testing::{ByteTokenizer, FakeConfig, FakeRunner, fake_model_info};
+use duet_core::testing::{ByteTokenizer, FakeBackend, FakeConfig, FakeRunner, fake_model_info};
 use duet_core::text::{EncodeOptions, TokenId, Tokenizer, TokenizerError};
 use duet_core::*;
 use rand_chacha::ChaCha8Rng;
@@ -180,12 +180,18 @@ impl InferenceBackend for TestBackend {
         }
     }
 
-    fn probe(&self, _model: &ModelInfo) -> Result<Probe, BackendError> {
+    fn probe(&self, model: &ModelInfo) -> Result<Probe, BackendError> {
         if self.refuses {
             let (architecture, detail) = ("martian".to_owned(), "llama is".to_owned());
             return Err(BackendError::UnsupportedArchitecture { architecture, backend: self.id, detail });
         }
-        Ok(Probe { weights: "as stored".into(), bits_per_weight: 5.0, notes: vec!["a slow path".into()] })
+        let notes = vec!["a slow path".into()];
+        Ok(Probe {
+            weights: "as stored".into(),
+            bits_per_weight: 5.0,
+            notes,
+            ..FakeBackend::default().probe(model)?
+        })
     }
 
     async fn load(

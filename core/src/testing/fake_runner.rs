@@ -10,13 +10,14 @@ use async_trait::async_trait;
 
 use super::ByteTokenizer;
 use crate::backend::{
-    BackendInfo, DeviceInfo, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo, LoadedModel, Probe,
+    BackendInfo, DeviceInfo, EngineSettings, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo,
+    LoadedModel, Probe,
 };
 use crate::engine::{Engine, EngineThread};
 use crate::error::BackendError;
 use crate::model::{
-    GenerationDefaults, LayerInfo, LayerKind, ModelFormat, ModelInfo, RopeInfo, TokenizerKind, WeightSplit,
-    WindowPattern,
+    GenerationDefaults, KvAllocation, KvType, LayerInfo, LayerKind, ModelFormat, ModelInfo, RopeInfo,
+    TokenizerKind, WeightSplit, WindowPattern,
 };
 use crate::runner::{
     Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, RowTokens, SeqId, SequenceSnapshot,
@@ -412,7 +413,14 @@ impl InferenceBackend for FakeBackend {
     }
 
     fn probe(&self, _model: &ModelInfo) -> Result<Probe, BackendError> {
-        Ok(Probe { weights: "none".into(), bits_per_weight: 0.0, notes: Vec::new() })
+        Ok(Probe {
+            weights: "none".into(),
+            bits_per_weight: 0.0,
+            kv_type: KvType::F16,
+            kv_allocation: KvAllocation::Resident,
+            settings: EngineSettings::default(),
+            notes: Vec::new(),
+        })
     }
 
     async fn load(

@@ -92,6 +92,8 @@ pub struct ModelConfig {
     pub threads: Option<u32>,
     /// How MLX holds quantised weights.
     pub weights: WeightsMode,
+    /// Whether all sequences share one KV buffer of llama.cpp's; `None`: the engine's rule.
+    pub kv_unified: Option<bool>,
     /// Most prompt tokens in one step.
     pub prefill_chunk: u32,
     /// While prompts are read, running streams keep at least one part in so many of their pace.

@@ -84,6 +84,8 @@ pub struct RawModel {
     pub threads: Option<u32>,
     /// How MLX holds quantised weights: "auto", "packed" or "dense".
     pub weights: Option<String>,
+    /// Whether all sequences share one KV buffer of llama.cpp's, instead of one each.
+    pub kv_unified: Option<bool>,
     /// Most prompt tokens evaluated in one step.
     pub prefill_chunk: Option<u32>,
     /// While prompts are read, running streams keep at least one part in so many of their pace.

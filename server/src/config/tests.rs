@@ -172,6 +172,10 @@ fn values_out_of_range_say_where_they_were_written() {
         "duet.toml: models.a.1.weights: unknown value `dens`; known: auto, packed, dense; did you mean `dense`?",
     );
     check_refused(
+        &model("kv_unified = \"yes\""),
+        "duet.toml: models.a.1.kv_unified: expected a boolean, found string \"yes\"",
+    );
+    check_refused(
         &model("aliases = [\"b c\"]"),
         "duet.toml: models.a.1.aliases: \"b c\" is no name for a model: 1 to 200 bytes without spaces or control \
          characters",

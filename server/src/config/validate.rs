@@ -146,6 +146,7 @@ fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig
         kv_type: raw.kv_type.as_deref().map(|word| one_of(&key("kv_type"), word, &KV_TYPES)).transpose()?,
         threads: raw.threads,
         weights: one_of(&key("weights"), raw.weights.as_deref().unwrap_or("auto"), &WEIGHTS)?,
+        kv_unified: raw.kv_unified,
         prefill_chunk: u32::try_from(prefill_chunk).unwrap_or(u32::MAX),
         stream_slowdown,
         prefix_cache: raw.prefix_cache.unwrap_or(true),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duet_core::BackendError;
 use duet_core::backend::{LoadSpec, PrefixCacheSpec, Probe, WeightsMode};
-use duet_core::model::memory::{FitRequest, KvAllocation, MemoryError, fit};
+use duet_core::model::memory::{FitRequest, MemoryError, fit};
 use duet_core::model::{ModelInfo, inspect};
 use duet_core::registry::{Registry, Selection};
 use duet_core::text::Tokenizer;
@@ -48,6 +48,7 @@ impl Described {
     ) -> Result<Self, ApiError> {
         let info = inspect(&config.path).map_err(BackendError::from)?;
         let selection = registry.select(&info, &config.engine)?;
+        check_settings(config, &selection)?;
         let plan = plan(&info, &selection.probe, config, budget_bytes)?;
         let engine = selection.backend.info().id;
         Ok(Self { info: Arc::new(info), selection, engine, plan })
@@ -68,6 +69,7 @@ impl Described {
             threads: config.threads,
             prefill_chunk: config.prefill_chunk,
             weights: config.weights,
+            kv_unified: config.kv_unified,
             max_queue: config.max_queue,
             stream_slowdown: config.stream_slowdown,
             prefix_cache,
@@ -76,13 +78,26 @@ impl Described {
     }
 }
 
+/// Settings that the engine does not have would be ignored in silence.
+fn check_settings(config: &ModelConfig, selection: &Selection) -> Result<(), ApiError> {
+    let Some(setting) = selection.probe.settings.lacking(config.weights, config.kv_unified) else {
+        return Ok(());
+    };
+    let (name, engine, reason) = (&config.name, selection.backend.info().id, &selection.reason);
+    let message = format!(
+        "the settings of model `{name}` do not suit it: models.{name}.{setting} has no effect on the engine `{engine}` \
+         ({reason})"
+    );
+    Err(ApiError::new(ErrorCode::ModelLoadFailed, message))
+}
+
 fn plan(info: &ModelInfo, probe: &Probe, config: &ModelConfig, budget_bytes: u64) -> Result<Plan, ApiError> {
     let request = FitRequest {
         context: config.context,
         parallel: config.parallel,
         kv_tokens: config.kv_tokens,
-        kv_type: config.kv_type.unwrap_or_default(),
-        allocation: KvAllocation::Resident,
+        kv_type: config.kv_type.unwrap_or(probe.kv_type),
+        allocation: probe.kv_allocation.for_load(config.kv_unified, config.prefill_chunk),
         n_rows: config.prefill_chunk,
         weights_bytes: weights_bytes(info, probe, config.weights),
     };

@@ -47,7 +47,7 @@ fn fingerprint(config: &ModelConfig, described: &Described, model: &dyn LoadedMo
         described.info.files.iter().filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max();
     let plan = &described.plan;
     let all = format!(
-        "{} {} {:?} {} {modified:?} {} {} {} {} {:?} {}",
+        "{} {} {:?} {} {modified:?} {} {} {} {} {:?} {:?} {}",
         info.backend,
         info.backend_version,
         described.info.files,
@@ -57,6 +57,7 @@ fn fingerprint(config: &ModelConfig, described: &Described, model: &dyn LoadedMo
         plan.kv_tokens,
         info.kv_type,
         config.weights,
+        config.kv_unified,
         info.weights,
     );
     let hash = Sha256::digest(all.as_bytes());

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use duet_core::model::{KvAllocation, KvType};
 use duet_core::testing::{FakeConfig, Reply};
+use duet_core::{EngineSettings, WeightsMode};
 use tokio::sync::Semaphore;
 
 use crate::support::gguf::Header;
@@ -178,6 +180,86 @@ async fn what_is_loaded_is_not_free_for_the_next_model() {
     assert_eq!(server.chat(&chat("m")).await.status, 200);
     assert_eq!(server.chat(&chat("n")).await.error().1, "insufficient_memory");
     assert_eq!(server.chat(&chat("m")).await.status, 200);
+}
+
+#[tokio::test]
+async fn settings_that_the_engine_does_not_have_are_refused_by_name() {
+    let world = || {
+        World::replying("ok")
+            .change("m", |model| model.weights = Some("auto".into()))
+            .model("dense", Reply::text("ok"))
+            .change("dense", |model| model.weights = Some("dense".into()))
+            .model("split", Reply::text("ok"))
+            .change("split", |model| model.kv_unified = Some(false))
+    };
+    let server = world().start().await;
+    for (model, key) in [("dense", "models.dense.weights"), ("split", "models.split.kv_unified")] {
+        let answer = server.chat(&chat(model)).await;
+        assert_eq!(answer.error(), (503, "model_load_failed".into(), None));
+        let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+        assert!(message.contains(&format!("{key} has no effect on the engine `fake`")), "{message}");
+        assert_eq!(state(&server, model).await, "failed");
+    }
+    assert_eq!(server.backend.n_loads.load(Ordering::SeqCst), 0, "no weight was read");
+    assert_eq!(server.chat(&chat("m")).await.status, 200, "`auto` asks for nothing");
+
+    let mut world = world();
+    world.backend.change_probe =
+        Some(|probe| probe.settings = EngineSettings { weights: true, kv_unified: true });
+    let server = world.start().await;
+    for model in ["dense", "split"] {
+        assert_eq!(server.chat(&chat(model)).await.status, 200);
+    }
+    let specs = server.backend.specs.lock().expect("no panic");
+    let asked: Vec<_> = specs.iter().map(|spec| (spec.weights, spec.kv_unified)).collect();
+    assert_eq!(asked, [(WeightsMode::Dense, None), (WeightsMode::Auto, Some(false))]);
+}
+
+/// The cache's share of the plan, in bytes, and the type it names.
+fn planned_kv(object: &serde_json::Value) -> (f64, String) {
+    let plan = object["plan"].as_str().expect("a plan");
+    let (_, rest) = plan.split_once(" + KV ").expect("a cache");
+    let [size, unit, _, kv_type] = rest.split(' ').take(4).collect::<Vec<_>>()[..] else { panic!("{plan}") };
+    let unit = ["B", "KiB", "MiB"].iter().position(|name| *name == unit).expect("a unit");
+    (size.parse::<f64>().expect("a number") * f64::from(1 << (10 * unit)), kv_type.to_owned())
+}
+
+#[tokio::test]
+async fn the_plan_counts_the_cache_as_the_engine_holds_it() {
+    let world = |kv_type: Option<&str>| {
+        let kv_type = kv_type.map(str::to_owned);
+        World::replying("ok").change("m", move |model| {
+            (model.context, model.parallel, model.kv_tokens) = (Some(100), Some(2), Some(1024));
+            model.kv_type = kv_type.clone();
+        })
+    };
+    let planned = async |world: World| planned_kv(&world.start().await.get("/v1/models/m").await.json());
+    let (resident, kv_type) = planned(world(None)).await;
+    assert_eq!(kv_type, "f16");
+    let like_mlx = |mut world: World| {
+        world.backend.change_probe = Some(|probe| {
+            probe.kv_type = KvType::F32;
+            probe.kv_allocation = KvAllocation::Mlx { prefill_chunk: 512 };
+        });
+        world
+    };
+    assert_eq!(planned(like_mlx(world(None))).await, (2.0 * resident, "f32".into()));
+    assert_eq!(
+        planned(like_mlx(world(Some("f16")))).await,
+        (resident, "f16".into()),
+        "asked for, so counted"
+    );
+    // Both sequences' parts are whole steps of 256.
+    let odd = world(None).change("m", |model| model.kv_tokens = Some(600));
+    assert_eq!(planned(like_mlx(odd)).await, (2.0 * resident, "f32".into()));
+    let mut split = world(None).change("m", |model| {
+        (model.kv_tokens, model.kv_unified) = (Some(600), Some(false));
+    });
+    split.backend.change_probe = Some(|probe| {
+        probe.kv_allocation = KvAllocation::LlamaCpp { n_ubatch: 512, unified: true, swa_full: false };
+        probe.settings.kv_unified = true;
+    });
+    assert_eq!(planned(split).await, (resident, "f16".into()), "an equal part for each, in steps of 256");
 }
 
 #[tokio::test]

@@ -262,6 +262,8 @@ impl<R: ModelRunner> ModelWorker<R> {
             for seq in 0..capabilities.max_sequences + capabilities.n_holders {
                 runner.release(SeqId(seq));
             }
+            let memory = runner.memory();
+            self.shared.set_memory(memory);
             self.publish();
             let _ = done.send(());
         }

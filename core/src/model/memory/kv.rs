@@ -106,6 +106,20 @@ pub enum KvAllocation {
     },
 }
 
+impl KvAllocation {
+    /// The same engine's layout with what a load asks for: one pool or several where the engine has the choice, and the
+    /// load's prefill chunk where room is kept for one.
+    pub fn for_load(self, kv_unified: Option<bool>, prefill_chunk: u32) -> Self {
+        match self {
+            Self::Resident => self,
+            Self::LlamaCpp { n_ubatch, unified, swa_full } => {
+                Self::LlamaCpp { n_ubatch, unified: kv_unified.unwrap_or(unified), swa_full }
+            }
+            Self::Mlx { .. } => Self::Mlx { prefill_chunk },
+        }
+    }
+}
+
 /// Both engines grow or pad caches to multiples of this.
 pub(super) const STEP: u64 = 256;
 

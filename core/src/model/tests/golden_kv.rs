@@ -117,6 +117,19 @@ fn what_mlx_allocates() {
 }
 
 #[test]
+fn a_load_says_how_its_cache_lies() {
+    let llama = |unified| KvAllocation::LlamaCpp { n_ubatch: 512, unified, swa_full: false };
+    for (of_engine, asked, expected) in
+        [(true, None, true), (false, None, false), (true, Some(false), false), (false, Some(true), true)]
+    {
+        assert_eq!(llama(of_engine).for_load(asked, 64), llama(expected));
+    }
+    let mlx = KvAllocation::Mlx { prefill_chunk: 512 };
+    assert_eq!(mlx.for_load(None, 64), KvAllocation::Mlx { prefill_chunk: 64 });
+    assert_eq!(KvAllocation::Resident.for_load(Some(false), 64), KvAllocation::Resident);
+}
+
+#[test]
 fn sequences_share_tokens_and_not_windows() {
     let info = info_with(vec![layer(1, 64, Some(100))], 4096);
     let cells = |tokens, sequences| {

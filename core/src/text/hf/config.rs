@@ -1,36 +1,19 @@
 //! Special tokens as a model directory's configuration files have them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::{AddedToken, Tokenizer as Library};
+use tokenizers::Tokenizer as Library;
 
-use super::malformed;
+use super::{malformed, named};
 use crate::text::template::token_text;
 use crate::text::{TokenId, TokenizerError};
 
 /// Far more than any of these files holds.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
-
-/// Control tokens that end a turn or a text wherever they occur, by their written form: many models name only one
-/// of theirs as end of sequence, and llama.cpp knows the others by name as well, so that both formats of a model stop
-/// at the same places.
-const ENDS: [&str; 11] = [
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<end_of_turn>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_utterance>",
-    "<｜end▁of▁sentence｜>",
-];
 
 /// Which tokens begin and end texts.
 #[derive(Debug)]
@@ -42,15 +25,15 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn read<'a>(
+    pub(super) fn read(
         dir: &Path,
         library: &Library,
-        added: impl IntoIterator<Item = (&'a TokenId, &'a AddedToken)>,
+        vocab: &HashMap<String, TokenId>,
     ) -> Result<Self, TokenizerError> {
         let tokenizer = read_json(&dir.join("tokenizer_config.json"))?;
         let generation = read_json(&dir.join("generation_config.json"))?;
         let model = read_json(&dir.join("config.json"))?;
-        let named = |name: &str| token_text(&tokenizer[name]).and_then(|text| library.token_to_id(text));
+        let written = |name: &str| token_text(&tokenizer[name]).and_then(|text| library.token_to_id(text));
         let known = |id: &TokenId| library.id_to_token(*id).is_some();
         // A generation configuration replaces the model's.
         let numbered = |name: &str| {
@@ -59,19 +42,11 @@ impl Config {
             given.into_iter().filter(known).collect::<Vec<TokenId>>()
         };
         let eos_ids = numbered("eos_token_id");
-        let eos = named("eos_token").or(eos_ids.first().copied());
-        let mut ends: BTreeSet<TokenId> = eos_ids.into_iter().chain(eos).collect();
-        let control: Vec<(&str, TokenId)> = added
-            .into_iter()
-            .filter(|(_, token)| token.special)
-            .map(|(&id, token)| (token.content.as_str(), id))
-            .collect();
-        // In the one format that has <|return|>, <|end|> only ends a message within an answer.
-        let has_channels = control.iter().any(|(text, _)| *text == "<|return|>");
-        let ends_text = |text: &str| ENDS.contains(&text) && !(has_channels && text == "<|end|>");
-        ends.extend(control.into_iter().filter(|(text, _)| ends_text(text)).map(|(_, id)| id));
-        let bos = named("bos_token").or(numbered("bos_token_id").first().copied());
-        Ok(Self { bos, eos, end_of_generation: ends.into_iter().collect() })
+        let eos = written("eos_token").or(eos_ids.first().copied());
+        let given: BTreeSet<TokenId> = eos_ids.into_iter().chain(eos).collect();
+        let end_of_generation = named::ends(vocab, given).into_iter().collect();
+        let bos = written("bos_token").or(numbered("bos_token_id").first().copied());
+        Ok(Self { bos, eos, end_of_generation })
     }
 }
 

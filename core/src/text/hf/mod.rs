@@ -1,6 +1,7 @@
 //! The tokenizer of a model directory: `tokenizer.json` through the `tokenizers` crate.
 
 mod config;
+mod named;
 mod pieces;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use tokenizers::{
-    AddedVocabulary, Model as _, ModelWrapper, OffsetType, PreTokenizer as _, Tokenizer as Library,
+    AddedToken, AddedVocabulary, Model as _, ModelWrapper, OffsetType, PreTokenizer as _,
+    Tokenizer as Library,
 };
 
 use self::config::Config;
@@ -66,9 +68,17 @@ impl HfTokenizer {
             return Err(malformed(path, format!("token id {} is out of any range", vocab_size - 1)));
         }
         let added = library.get_added_tokens_decoder();
-        let pieces = Pieces::new(vocab_size, &vocab, &added, &style);
-        let config = Config::read(dir, &library, &added)?;
+        let config = Config::read(dir, &library, &vocab)?;
+        let control = named::control(&vocab, &config.end_of_generation);
+        let pieces = Pieces::new(vocab_size, &vocab, &added, &control, &style);
         let mut plain = library.get_added_vocabulary().clone();
+        // What steers the model is control, whatever the file says; adding a token again keeps its id.
+        let steering: Vec<AddedToken> = added
+            .iter()
+            .filter(|(id, token)| !token.special && control.contains(id))
+            .map(|(_, token)| (*token).clone().special(true))
+            .collect();
+        plain.add_special_tokens(&steering, library.get_model(), library.get_normalizer());
         plain.set_encode_special_tokens(true);
         let kind = match library.get_model() {
             ModelWrapper::BPE(_) => "tokenizers BPE",

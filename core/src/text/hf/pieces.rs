@@ -1,6 +1,6 @@
 //! The bytes of every token, worked out once from the way the tokenizer's decoder treats it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 use tokenizers::{AddedToken, DecoderWrapper};
@@ -126,6 +126,7 @@ impl Pieces {
         vocab_size: usize,
         vocab: &HashMap<String, TokenId>,
         added: impl IntoIterator<Item = (&'a TokenId, &'a AddedToken)>,
+        control: &BTreeSet<TokenId>,
         style: &PieceStyle,
     ) -> Self {
         let added: BTreeMap<TokenId, &AddedToken> =
@@ -149,7 +150,7 @@ impl Pieces {
             pieces.spans[id as usize] = Some(Span {
                 start,
                 length: (pieces.bytes.len() - start) as u32,
-                is_control: token.is_some_and(|token| token.special),
+                is_control: control.contains(&id) || token.is_some_and(|token| token.special),
             });
         }
         pieces

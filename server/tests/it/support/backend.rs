@@ -23,6 +23,8 @@ pub(crate) struct TestBackend {
     pub(crate) n_failing: AtomicUsize,
     /// A load goes on when there is a permit, if there is a door at all.
     pub(crate) door: Option<Arc<Semaphore>>,
+    /// What its answers to probes are otherwise than the fake's.
+    pub(crate) change_probe: Option<fn(&mut Probe)>,
     /// What loads were asked for, in their order.
     pub(crate) specs: Mutex<Vec<LoadSpec>>,
     /// What its models shall do otherwise than the fake.
@@ -43,7 +45,11 @@ impl InferenceBackend for TestBackend {
                 detail: "it has no forward pass".into(),
             });
         }
-        FakeBackend::default().probe(model)
+        let mut probe = FakeBackend::default().probe(model)?;
+        if let Some(change) = self.change_probe {
+            change(&mut probe);
+        }
+        Ok(probe)
     }
 
     async fn load(
