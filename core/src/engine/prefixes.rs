@@ -17,6 +17,10 @@ const MIN_KEPT: u32 = 16;
 /// Tokens that a prefix from the host must save beyond what is at hand, to be worth its copy.
 pub(super) const MIN_FROM_HOST: u32 = 64;
 
+/// Tokens kept in cells that all sequences share, beside the newest prefix: attention looks at every cell there is, if only
+/// to skip it (three prefixes of 4,000 tokens doubled the time of a step of the demo model on two cores).
+const MAX_KEPT_IN_SHARED_CELLS: usize = 4096;
+
 /// A prefix in the engine's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kept {
@@ -121,6 +125,7 @@ impl Prefixes {
                     self.index.insert(HolderId(holder.0), &tokens);
                     runner.release(seq);
                     self.drop_covered(runner);
+                    self.thin_out(runner, holder);
                     return;
                 }
                 Err(error) => {
@@ -159,6 +164,15 @@ impl Prefixes {
         for holder in covered {
             self.forget(runner, SeqId(holder.0));
         }
+    }
+
+    /// Sends the least recently used prefixes but the newest to the host tier while they tax every step.
+    fn thin_out(&mut self, runner: &mut dyn ModelRunner, newest: SeqId) {
+        while self.shares_cells
+            && self.index.n_distinct_tokens()
+                > MAX_KEPT_IN_SHARED_CELLS + self.index.n_tokens_of(HolderId(newest.0))
+            && self.evict(runner, Some(newest))
+        {}
     }
 
     fn forget(&mut self, runner: &mut dyn ModelRunner, holder: SeqId) {
