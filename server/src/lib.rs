@@ -14,6 +14,7 @@ mod guard;
 mod metrics;
 mod models;
 mod near;
+pub mod params;
 mod record;
 mod routes;
 mod serve;

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
 use crate::generate::Call;
 use crate::generate::prepare::Work;
+use crate::params::Endpoint;
 use crate::record::{Record, Stage};
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::ChatRequest;
@@ -27,7 +28,7 @@ pub(crate) async fn chat(
     Extension(record): Extension<Arc<Record>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(app, record, request, |fields| ChatRequest::take(fields).map(Work::Chat)).await
+    answer(app, record, request, Endpoint::Chat, |fields| ChatRequest::take(fields).map(Work::Chat)).await
 }
 
 pub(crate) async fn text(
@@ -35,13 +36,15 @@ pub(crate) async fn text(
     Extension(record): Extension<Arc<Record>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(app, record, request, |fields| CompletionRequest::take(fields).map(Work::Text)).await
+    answer(app, record, request, Endpoint::Text, |fields| CompletionRequest::take(fields).map(Work::Text))
+        .await
 }
 
 async fn answer(
     app: Arc<App>,
     record: Arc<Record>,
     request: Request,
+    endpoint: Endpoint,
     take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
 ) -> Result<Response, ApiError> {
     let active = app.drain.admit()?;
@@ -52,7 +55,7 @@ async fn answer(
     };
     record.waited(began.elapsed());
     record.stage(Stage::Preparing);
-    let (work, ignored) = parse(&body, take)?;
+    let (work, ignored) = parse(endpoint, &body, take)?;
     app.metrics.ignored_fields(ignored.len());
     if let (Some(first), true) = (ignored.first(), app.http.deny_unknown_fields) {
         let message = format!("unknown parameter `{first}`");
@@ -69,10 +72,11 @@ async fn answer(
 }
 
 fn parse(
+    endpoint: Endpoint,
     body: &Bytes,
     take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
 ) -> Result<(Work, Vec<String>), ApiError> {
-    let mut fields = Fields::parse(body)?;
+    let mut fields = Fields::of(endpoint, body)?;
     let work = take(&mut fields)?;
     Ok((work, fields.left_over()))
 }

@@ -6,25 +6,45 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::params::{self, Endpoint, Rule};
+use crate::wire::json;
 
 /// The fields of a JSON object that have not been read yet.
 #[derive(Debug)]
 pub(crate) struct Fields {
     rest: Map<String, Value>,
     ignored: Vec<String>,
+    /// Whose rows in [`params`] the fields are; only checked in debug builds.
+    endpoint: Option<Endpoint>,
 }
 
 impl Fields {
-    /// Parses a body. serde_json refuses nesting beyond 128 levels.
+    /// Parses an endpoint's body and checks it against the table of parameters. What has no effect by definition is
+    /// taken out.
+    ///
+    /// # Errors
+    /// As [`Fields::parse`], and `invalid_type`, `invalid_value`, `unsupported_parameter` as the table says.
+    pub(crate) fn of(endpoint: Endpoint, body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Self::parse(body)?;
+        params::check(endpoint, &fields.rest)?;
+        fields.rest.retain(|name, _| {
+            let rule = params::find(endpoint, name).map(|row| row.rule);
+            matches!(rule, None | Some(Rule::Honoured))
+        });
+        fields.endpoint = Some(endpoint);
+        Ok(fields)
+    }
+
+    /// Parses a body. Nesting beyond 128 levels and names that stand twice are refused.
     ///
     /// # Errors
     /// `invalid_json`, or `invalid_type` for JSON that is no object.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
+        let value = json::parse(body).map_err(|error| {
             ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {error}"))
         })?;
         match value {
-            Value::Object(rest) => Ok(Self { rest, ignored: Vec::new() }),
+            Value::Object(rest) => Ok(Self { rest, ignored: Vec::new(), endpoint: None }),
             other => {
                 let message = format!("the body must be a JSON object, not {}", kind(&other));
                 Err(ApiError::new(ErrorCode::InvalidType, message))
@@ -37,6 +57,7 @@ impl Fields {
     /// # Errors
     /// `invalid_type`, `invalid_value` or `missing_parameter` (of something inside), with the JSON path.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        self.expect_row(name);
         match self.rest.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => typed(name, value).map(Some),
@@ -53,28 +74,13 @@ impl Fields {
         })
     }
 
-    /// Takes out fields that have no effect by their definition.
-    pub(crate) fn without_effect(&mut self, names: &[&str]) {
-        for name in names {
-            self.rest.remove(*name);
-        }
-    }
-
-    /// Refuses a field by name unless it is absent, null or a value that asks for nothing.
-    ///
-    /// # Errors
-    /// `unsupported_parameter`.
-    pub(crate) fn refuse(
-        &mut self,
-        name: &str,
-        asks_nothing: impl Fn(&Value) -> bool,
-        why: &str,
-    ) -> Result<(), ApiError> {
-        match self.rest.remove(name) {
-            None | Some(Value::Null) => Ok(()),
-            Some(value) if asks_nothing(&value) => Ok(()),
-            Some(_) => Err(ApiError::unsupported(name, format!("`{name}` is not supported: {why}"))),
-        }
+    /// Every parameter has a row: without one it would be neither documented nor tested.
+    fn expect_row(&self, name: &str) {
+        debug_assert!(
+            self.endpoint.is_none_or(|endpoint| params::find(endpoint, name).is_some()),
+            "`{name}` has no row in server/src/params for {:?}",
+            self.endpoint
+        );
     }
 
     /// Notes a nested field that nobody reads.
@@ -178,14 +184,15 @@ mod tests {
         assert_eq!(fields.take::<u32>("a").unwrap(), None);
         assert_eq!(fields.take::<u32>("b").unwrap(), Some(2));
         assert_eq!(fields.need::<u32>("a").unwrap_err().code, ErrorCode::MissingParameter);
-        fields.refuse("c", |value| value.as_array().is_some_and(Vec::is_empty), "").unwrap();
+        assert_eq!(fields.take::<Vec<u32>>("c").unwrap(), Some(vec![]));
         fields.ignore("messages[].name".into());
         assert_eq!(fields.left_over(), ["messages[].name", "z"]);
     }
 
     #[test]
-    fn a_refused_field_is_named() {
-        let error = fields(r#"{"audio":{}}"#).refuse("audio", |_| false, "text only").unwrap_err();
-        assert_eq!((error.code, error.param.as_deref()), (ErrorCode::UnsupportedParameter, Some("audio")));
+    #[should_panic(expected = "has no row")]
+    #[cfg(debug_assertions)]
+    fn a_parameter_without_a_row_is_noticed() {
+        let _ = Fields::of(Endpoint::Chat, b"{}").unwrap().take::<u32>("no_such_parameter");
     }
 }

@@ -1,4 +1,5 @@
 //! Wire formats: what clients send and read, field by field. Nothing here knows an engine.
 
 pub(crate) mod fields;
+pub(crate) mod json;
 pub(crate) mod openai;

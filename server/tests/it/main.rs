@@ -1,7 +1,9 @@
 //! The server over a fake engine. One binary: each further one would be linked again.
 
+mod api_page;
 mod cache;
 mod errors;
+mod every_parameter;
 mod loading;
 mod metrics;
 mod params;

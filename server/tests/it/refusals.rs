@@ -195,7 +195,7 @@ async fn parameters_of_both_routes() {
             "invalid_value",
             Some("dry_sequence_breakers[0]"),
         ),
-        (r#""seed":1.5"#, "invalid_value", Some("seed")),
+        (r#""seed":1.5"#, "invalid_type", Some("seed")),
         (r#""seed":"1""#, "invalid_type", Some("seed")),
         (r#""presence_penalty":3"#, "invalid_value", Some("presence_penalty")),
         (r#""frequency_penalty":-3"#, "invalid_value", Some("frequency_penalty")),

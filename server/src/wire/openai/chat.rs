@@ -7,9 +7,6 @@ use crate::wire::fields::Fields;
 use crate::wire::openai::message::{Message, take_messages};
 use crate::wire::openai::params::Params;
 
-/// Most alternatives per token.
-pub(crate) const MOST_TOP_LOGPROBS: u32 = 20;
-
 /// A chat request, checked as far as it can be without a model.
 #[derive(Debug)]
 pub(crate) struct ChatRequest {
@@ -51,10 +48,6 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let wanted: bool = fields.take("logprobs")?.unwrap_or(false);
     let n_top = fields.take::<u32>("top_logprobs")?;
     match n_top {
-        Some(n) if n > MOST_TOP_LOGPROBS => {
-            let message = format!("`top_logprobs` must be between 0 and {MOST_TOP_LOGPROBS}, got {n}");
-            Err(ApiError::invalid("top_logprobs", message))
-        }
         Some(n) if n > 0 && !wanted => {
             Err(ApiError::invalid("top_logprobs", "`top_logprobs` is only allowed when `logprobs` is true"))
         }

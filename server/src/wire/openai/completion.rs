@@ -2,7 +2,6 @@
 
 use crate::error::ApiError;
 use crate::wire::fields::Fields;
-use crate::wire::openai::chat::MOST_TOP_LOGPROBS;
 use crate::wire::openai::params::Params;
 use crate::wire::openai::prompt::{Prompt, PromptField};
 
@@ -28,20 +27,11 @@ impl CompletionRequest {
         let params = Params::take(fields)?;
         let prompts = fields.need::<PromptField>("prompt")?.prompts()?;
         let logprobs = fields.take::<u32>("logprobs")?;
-        if let Some(n) = logprobs.filter(|n| *n > MOST_TOP_LOGPROBS) {
-            let message = format!("`logprobs` must be between 0 and {MOST_TOP_LOGPROBS}, got {n}");
-            return Err(ApiError::invalid("logprobs", message));
-        }
         let echo = fields.take("echo")?.unwrap_or(false);
         if echo && logprobs.is_some() {
             let message = "`echo` together with `logprobs` is not supported: prompts are not scored yet";
             return Err(ApiError::unsupported("echo", message));
         }
-        fields.refuse(
-            "suffix",
-            |suffix| suffix.as_str() == Some(""),
-            "filling in the middle is not there yet",
-        )?;
         Ok(Self { params, prompts, logprobs, echo })
     }
 }

@@ -8,6 +8,5 @@ pub(crate) mod models;
 pub(crate) mod one_or_many;
 pub(crate) mod params;
 pub(crate) mod prompt;
-pub(crate) mod refused;
 pub(crate) mod response;
 pub(crate) mod sampling;

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use crate::error::{ApiError, ErrorCode};
 use crate::wire::fields::Fields;
 use crate::wire::openai::one_or_many::OneOrMany;
-use crate::wire::openai::refused::take_refused;
 use crate::wire::openai::sampling::SamplingRequest;
 
 /// More stop strings than any client has reason to send; each costs a little at every token.
@@ -46,9 +45,6 @@ impl Params {
         let stream: bool = fields.take("stream")?.unwrap_or(false);
         let include_usage = stream_options(fields, stream)?;
         let n = fields.take::<u32>("n")?.unwrap_or(1);
-        if n == 0 {
-            return Err(ApiError::invalid("n", "`n` must be at least 1"));
-        }
         best_of(fields, n)?;
         let max_tokens = max_tokens(fields)?;
         let min_tokens: u32 = fields.take("min_tokens")?.unwrap_or(0);
@@ -79,7 +75,7 @@ impl Params {
             priority: priority(fields)?,
             cache_prompt: fields.take("cache_prompt")?.unwrap_or(true),
         };
-        take_refused(fields)?;
+        response_format(fields)?;
         Ok(params)
     }
 }
@@ -126,7 +122,7 @@ fn best_of(fields: &mut Fields, n: u32) -> Result<(), ApiError> {
     match fields.take::<u32>("best_of")? {
         Some(best_of) if best_of != n => {
             let message = format!(
-                "`best_of` ({best_of}) other than `n` ({n}) is not supported: no choices are discarded"
+                "`best_of` ({best_of}) other than `n` ({n}) is not supported by any engine of this server: no choices are discarded"
             );
             Err(ApiError::unsupported("best_of", message))
         }
@@ -167,7 +163,10 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
             ("include_usage", Value::Bool(wanted)) => include_usage = wanted,
             ("include_obfuscation" | "continuous_usage_stats", Value::Bool(false)) => {}
             ("include_obfuscation" | "continuous_usage_stats", Value::Bool(true)) => {
-                return Err(ApiError::unsupported(path.clone(), format!("`{path}` is not supported")));
+                return Err(ApiError::unsupported(
+                    path.clone(),
+                    format!("`{path}` is not supported by any engine of this server"),
+                ));
             }
             ("include_usage" | "include_obfuscation" | "continuous_usage_stats", other) => {
                 let message =
@@ -178,4 +177,23 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
         }
     }
     Ok(include_usage)
+}
+
+/// Only text, for now.
+fn response_format(fields: &mut Fields) -> Result<(), ApiError> {
+    let Some(format) = fields.take::<Map<String, Value>>("response_format")? else { return Ok(()) };
+    match format.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(()),
+        Some(kind @ ("json_object" | "json_schema" | "grammar" | "structural_tag")) => {
+            let message = format!(
+                "`response_format` of type `{kind}` is not supported by any engine of this server: constrained output is not \
+                 there yet"
+            );
+            Err(ApiError::unsupported("response_format", message))
+        }
+        _ => Err(ApiError::invalid(
+            "response_format.type",
+            "`response_format.type` must be \"text\", \"json_object\" or \"json_schema\"",
+        )),
+    }
 }

@@ -2,10 +2,11 @@
 //!
 //! Silence would be worse than a refusal: a client that sends `bad_words` believes that they cannot come.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
-use crate::error::ApiError;
-use crate::wire::fields::Fields;
+use super::{Endpoint, Endpoints, Group, Kind, Parameter, Probe, Rule};
 
 type AsksNothing = fn(&Value) -> bool;
 
@@ -56,7 +57,10 @@ const NAMED_OTHERWISE: &str = "use `max_tokens`";
 const OLD_FORM: &str = "it is the old form of `tools`";
 const NO_STORE: &str = "answers are not stored";
 
-/// Name, which values ask for nothing, and why the others are refused; for both routes.
+/// Where all of them are refused.
+const ON: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
+
+/// Name, which values ask for nothing, and why the others are refused.
 const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("tools", empty, LATER),
     ("tool_choice", word_none, LATER),
@@ -101,45 +105,22 @@ const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("include_stop_str_in_output", off, "stop strings are never shown"),
     ("mirostat", zero, LATER),
     ("dynatemp_range", zero, LATER),
+    ("suffix", empty, "filling in the middle is not there yet"),
     ("samplers", never, "the order of the sampler chain is fixed"),
 ];
 
-/// No effect by definition: names for the log of others, and hints for caches that hold nothing back.
-const WITHOUT_EFFECT: &[&str] = &[
-    "user",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "parallel_tool_calls",
-    // Only with mirostat, which is refused above.
-    "mirostat_tau",
-    "mirostat_eta",
-    "dynatemp_exponent",
-];
+const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
 
-/// Takes all of them out.
-///
-/// # Errors
-/// `unsupported_parameter` with the name, for the first that asks for something; `invalid_value` for a
-/// `response_format` of no known type.
-pub(crate) fn take_refused(fields: &mut Fields) -> Result<(), ApiError> {
-    for (name, asks_nothing, why) in REFUSED {
-        fields.refuse(name, asks_nothing, why)?;
-    }
-    fields.without_effect(WITHOUT_EFFECT);
-    let Some(format) = fields.take::<serde_json::Map<String, Value>>("response_format")? else {
-        return Ok(());
+/// The list as rows.
+static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
+    let row = |&(name, asks_nothing, why): &(&'static str, AsksNothing, &'static str)| Parameter {
+        rule: Rule::Refused { asks_nothing, why },
+        probe: Probe::None,
+        ..Parameter::new(name, ON, Group::Refused, ANYTHING, "off", why)
     };
-    match format.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(()),
-        Some(kind @ ("json_object" | "json_schema" | "grammar" | "structural_tag")) => {
-            let message = format!("`response_format` of type `{kind}` is not supported: {CONSTRAINT}");
-            Err(ApiError::unsupported("response_format", message))
-        }
-        _ => Err(ApiError::invalid(
-            "response_format.type",
-            "`response_format.type` must be \"text\", \"json_object\" or \"json_schema\"",
-        )),
-    }
+    REFUSED.iter().map(row).collect()
+});
+
+pub(super) fn rows() -> impl Iterator<Item = &'static Parameter> {
+    ROWS.iter()
 }

@@ -1,0 +1,441 @@
+//! The rows, apart from those that are refused.
+
+use super::kind::{I32, U32};
+use super::{Endpoint, Endpoints, Group, Kind, Parameter, REQUIRED};
+
+const CHAT: Endpoints = Endpoints::of(&[Endpoint::Chat]);
+const TEXT: Endpoints = Endpoints::of(&[Endpoint::Text]);
+/// Both routes of OpenAI's that generate.
+const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
+
+const UNIT: Kind = Kind::Number(0.0, 1.0);
+const FREE: Kind = Kind::Number(0.0, f64::MAX);
+const COUNT: Kind = Kind::Integer(0, U32);
+const WINDOW: Kind = Kind::Integer(-1, I32);
+const PENALTY: Kind = Kind::Number(-2.0, 2.0);
+/// 64 bits, with a sign or without.
+const SEED: Kind = Kind::Integer(i64::MIN as i128, u64::MAX as i128);
+
+/// All tables.
+pub(super) const ROWS: &[&[Parameter]] =
+    &[INPUT, LENGTH, SAMPLING, PENALTIES, OUTPUT, STRUCTURE, TEMPLATE, SERVING, NO_EFFECT];
+
+const fn row(
+    name: &'static str,
+    on: Endpoints,
+    group: Group,
+    kind: Kind,
+    default: &'static str,
+    about: &'static str,
+) -> Parameter {
+    Parameter::new(name, on, group, kind, default, about)
+}
+
+const MESSAGES: Kind = Kind::Other {
+    schema: r##"{"type":"array","minItems":1,"items":{"$ref":"#/components/schemas/Message"}}"##,
+    words: "a list of messages",
+};
+const PROMPT: Kind = Kind::Other {
+    schema: r##"{"anyOf":[{"type":"string"},{"type":"array","minItems":1,"maxItems":2048,"items":{"type":"string"}},
+        {"type":"array","minItems":1,"items":{"$ref":"#/components/schemas/TokenId"}},
+        {"type":"array","minItems":1,"maxItems":2048,"items":{"type":"array","minItems":1,"items":{"$ref":"#/components/schemas/TokenId"}}}]}"##,
+    words: "text, a list of texts, token ids, or lists of token ids",
+};
+
+const INPUT: &[Parameter] = &[
+    row("model", BOTH, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
+    row("messages", CHAT, Group::Input, MESSAGES, REQUIRED, "the conversation so far"),
+    row("prompt", TEXT, Group::Input, PROMPT, REQUIRED, "what is to be continued"),
+];
+
+const LENGTH: &[Parameter] = &[
+    row(
+        "max_tokens",
+        BOTH,
+        Group::Length,
+        COUNT,
+        "what the context holds; 16 for completions",
+        "most tokens of a choice",
+    )
+    .seen("", "3"),
+    row(
+        "max_completion_tokens",
+        BOTH,
+        Group::Length,
+        COUNT,
+        "as `max_tokens`",
+        "another name of `max_tokens`",
+    )
+    .seen(r#""max_tokens":null"#, "3"),
+    row("min_tokens", BOTH, Group::Length, COUNT, "0", "no end of generation before so many tokens")
+        .seen(r#""logit_bias":{"$EOS":100}"#, "5"),
+    row(
+        "ignore_eos",
+        BOTH,
+        Group::Length,
+        Kind::Bool,
+        "false",
+        "tokens that end a generation are tokens like others",
+    )
+    .seen(r#""logit_bias":{"$EOS":100}"#, "true"),
+    row(
+        "stop",
+        BOTH,
+        Group::Length,
+        Kind::Texts(32),
+        "none",
+        "texts that end the answer; 1 to 1024 bytes each",
+    )
+    .seen(r#""logit_bias":{"$C":100}"#, r#""c""#),
+    row("stop_token_ids", BOTH, Group::Length, Kind::Ids(128), "none", "tokens that end the answer")
+        .seen(r#""logit_bias":{"$C":100}"#, "[$C]"),
+];
+
+const SAMPLING: &[Parameter] = &[
+    row(
+        "temperature",
+        BOTH,
+        Group::Sampling,
+        Kind::Number(0.0, 2.0),
+        "the model's own, else 1",
+        "0 always takes the most probable token",
+    )
+    .seen("", "0"),
+    row(
+        "top_p",
+        BOTH,
+        Group::Sampling,
+        UNIT,
+        "the model's own, else 1",
+        "only the most probable tokens with this much probability together",
+    )
+    .seen("", "0.0"),
+    row(
+        "top_k",
+        BOTH,
+        Group::Sampling,
+        Kind::Integer(-1, U32),
+        "the model's own, else off",
+        "only so many tokens; 0 or -1: all",
+    )
+    .seen("", "1"),
+    row(
+        "min_p",
+        BOTH,
+        Group::Sampling,
+        UNIT,
+        "the model's own, else 0",
+        "only tokens with this share of the most probable one's probability",
+    )
+    .seen("", "1.0"),
+    row(
+        "typical_p",
+        BOTH,
+        Group::Sampling,
+        UNIT,
+        "1",
+        "only the most typical tokens with this much probability together",
+    )
+    .seen("", "0.05"),
+    row(
+        "top_n_sigma",
+        BOTH,
+        Group::Sampling,
+        Kind::Number(-1.0, f64::MAX),
+        "off",
+        "only logits within so many standard deviations of the best; 0 or -1: off",
+    )
+    .seen("", "0.0001"),
+    row(
+        "xtc_probability",
+        BOTH,
+        Group::Sampling,
+        UNIT,
+        "0",
+        "how often all tokens above `xtc_threshold` but the last are left out",
+    )
+    .seen(r#""xtc_threshold":0.001"#, "1.0"),
+    row("xtc_threshold", BOTH, Group::Sampling, UNIT, "0.1", "see `xtc_probability`; above 0.5: off")
+        .seen(r#""xtc_probability":1"#, "0.0001"),
+    row(
+        "dry_multiplier",
+        BOTH,
+        Group::Sampling,
+        FREE,
+        "0",
+        "how much repetitions of earlier token sequences are made less probable",
+    )
+    .seen(r#""temperature":0,"logit_bias":{"$C":20}"#, "50"),
+    row(
+        "dry_base",
+        BOTH,
+        Group::Sampling,
+        Kind::Number(1.0, f64::MAX),
+        "1.75",
+        "how fast that grows with the length of the repetition",
+    )
+    .seen(r#""temperature":0,"logit_bias":{"$C":20},"dry_multiplier":0.01"#, "30"),
+    row(
+        "dry_allowed_length",
+        BOTH,
+        Group::Sampling,
+        Kind::Integer(1, U32),
+        "2",
+        "repetitions up to this length are free",
+    )
+    .seen(r#""temperature":0,"logit_bias":{"$C":20},"dry_multiplier":50"#, "20"),
+    row(
+        "dry_penalty_last_n",
+        BOTH,
+        Group::Sampling,
+        WINDOW,
+        "-1",
+        "how many tokens are looked through; -1: all, 0: off",
+    )
+    .seen(r#""temperature":0,"logit_bias":{"$C":20},"dry_multiplier":50"#, "0"),
+    row(
+        "dry_sequence_breakers",
+        BOTH,
+        Group::Sampling,
+        Kind::Texts(64),
+        "line end, colon, quote, star",
+        "texts that repetitions do not reach across",
+    )
+    .seen(r#""temperature":0,"logit_bias":{"$C":20},"dry_multiplier":50"#, r#"["c"]"#),
+    row(
+        "seed",
+        BOTH,
+        Group::Sampling,
+        SEED,
+        "random",
+        "the same seed gives the same answer; choice i has seed + i; -1: random",
+    )
+    .seen("", "2"),
+];
+
+const BIAS: Kind = Kind::Other {
+    schema: r#"{"type":"object","propertyNames":{"pattern":"^[0-9]{1,9}$"},"additionalProperties":{"type":"number","minimum":-100,"maximum":100}}"#,
+    words: "an object of token ids with numbers from -100 to 100",
+};
+
+const PENALTIES: &[Parameter] = &[
+    row(
+        "presence_penalty",
+        BOTH,
+        Group::Penalties,
+        PENALTY,
+        "0",
+        "taken off the logits of tokens that were there",
+    )
+    .seen("", "2"),
+    row("frequency_penalty", BOTH, Group::Penalties, PENALTY, "0", "the same, once for each time")
+        .seen(r#""temperature":0,"logit_bias":{"$C":20}"#, "2"),
+    row(
+        "repetition_penalty",
+        BOTH,
+        Group::Penalties,
+        Kind::Positive,
+        "the model's own, else 1",
+        "divides the logits of tokens that were there",
+    )
+    .seen(r#""temperature":0"#, "5"),
+    row(
+        "repeat_penalty",
+        BOTH,
+        Group::Penalties,
+        Kind::Positive,
+        "as `repetition_penalty`",
+        "another name of `repetition_penalty`",
+    )
+    .seen(r#""temperature":0"#, "5"),
+    row(
+        "repeat_last_n",
+        BOTH,
+        Group::Penalties,
+        WINDOW,
+        "64",
+        "how many tokens penalties look back; -1: all, 0: off",
+    )
+    .seen(r#""temperature":0,"repetition_penalty":5"#, "0"),
+    row(
+        "logit_bias",
+        BOTH,
+        Group::Penalties,
+        BIAS,
+        "none",
+        "added to the logits of tokens; -100 bans, an unknown id is a 400",
+    )
+    .seen("", r#"{"$C":100}"#),
+];
+
+const STREAM_OPTIONS: Kind = Kind::Other {
+    schema: r#"{"type":"object","properties":{"include_usage":{"type":["boolean","null"]}}}"#,
+    words: "an object with `include_usage`",
+};
+const PLAIN_BEST_OF: &str = "only as `n` says: no choices are discarded";
+
+const OUTPUT: &[Parameter] = &[
+    row("n", BOTH, Group::Output, Kind::Integer(1, U32), "1", "choices; at most the model's `parallel`")
+        .seen("", "2"),
+    row("best_of", BOTH, Group::Output, Kind::Integer(1, U32), "`n`", PLAIN_BEST_OF).seen("", "2"),
+    row("echo", TEXT, Group::Output, Kind::Bool, "false", "the answer begins with the prompt")
+        .seen("", "true"),
+    row(
+        "logprobs",
+        CHAT,
+        Group::Output,
+        Kind::Bool,
+        "false",
+        "log probabilities of the tokens, before the sampler",
+    )
+    .seen("", "true"),
+    row(
+        "logprobs",
+        TEXT,
+        Group::Output,
+        Kind::Integer(0, 20),
+        "none",
+        "the same with so many alternatives each",
+    )
+    .seen("", "2"),
+    row(
+        "top_logprobs",
+        CHAT,
+        Group::Output,
+        Kind::Integer(0, 20),
+        "0",
+        "alternatives to each token; needs `logprobs`",
+    )
+    .seen(r#""logprobs":true"#, "3"),
+    row("stream", BOTH, Group::Output, Kind::Bool, "false", "the answer comes as server-sent events")
+        .seen("", "true"),
+    row(
+        "stream_options",
+        BOTH,
+        Group::Output,
+        STREAM_OPTIONS,
+        "none",
+        "`include_usage`: usage in a last chunk; needs `stream`",
+    )
+    .seen(r#""stream":true"#, r#"{"include_usage":true}"#),
+    row(
+        "return_token_ids",
+        BOTH,
+        Group::Output,
+        Kind::Bool,
+        "false",
+        "ids of prompt and answer besides the text",
+    )
+    .seen("", "true"),
+];
+
+const RESPONSE_FORMAT: Kind = Kind::Other {
+    schema: r#"{"type":"object","required":["type"],"properties":{"type":{"type":"string"}}}"#,
+    words: "an object with `type`",
+};
+
+const STRUCTURE: &[Parameter] = &[row(
+    "response_format",
+    BOTH,
+    Group::Structure,
+    RESPONSE_FORMAT,
+    r#"{"type":"text"}"#,
+    "what the answer has to look like",
+)
+.seen("", r#"{"type":"json_object"}"#)];
+
+const TEMPLATE: &[Parameter] = &[
+    row(
+        "chat_template_kwargs",
+        CHAT,
+        Group::Template,
+        Kind::Object,
+        "none",
+        "further variables of the chat template",
+    )
+    .tested("what_the_template_gets"),
+    row(
+        "enable_thinking",
+        CHAT,
+        Group::Template,
+        Kind::Bool,
+        "the template's own",
+        "for models whose template knows it",
+    )
+    .seen(r#""return_token_ids":true"#, "true"),
+    row(
+        "reasoning_effort",
+        CHAT,
+        Group::Template,
+        Kind::Text,
+        "the template's own",
+        "for models whose template knows it; \"none\" is accepted by all",
+    )
+    .seen(r#""return_token_ids":true"#, r#""high""#),
+    row(
+        "add_generation_prompt",
+        CHAT,
+        Group::Template,
+        Kind::Bool,
+        "true",
+        "the prompt ends with the beginning of an answer",
+    )
+    .seen(r#""return_token_ids":true"#, "false"),
+    row(
+        "continue_final_message",
+        CHAT,
+        Group::Template,
+        Kind::Bool,
+        "false",
+        "the answer continues the last message",
+    )
+    .seen(r#""return_token_ids":true"#, "true"),
+];
+
+const PRIORITY: Kind = Kind::Other {
+    schema: r#"{"enum":["interactive","batch",0]}"#,
+    words: "\"interactive\" or \"batch\"; 0 is \"interactive\"",
+};
+
+const SERVING: &[Parameter] = &[
+    row(
+        "priority",
+        BOTH,
+        Group::Serving,
+        PRIORITY,
+        "interactive",
+        "interactive requests go before batch ones in the queue",
+    )
+    .tested("a_request_says_how_urgent_it_is_and_whether_prefixes_are_kept"),
+    row(
+        "cache_prompt",
+        BOTH,
+        Group::Serving,
+        Kind::Bool,
+        "true",
+        "false: no cached prefix is used, and none of this request is kept",
+    )
+    .tested("cached_tokens_are_told_on_both_routes_streamed_and_whole"),
+];
+
+const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
+
+/// Names for the log of others, and hints for caches that hold nothing back.
+const NO_EFFECT: &[Parameter] = &[
+    row("user", BOTH, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
+    row("metadata", BOTH, Group::NoEffect, ANYTHING, "none", "names for the log of others"),
+    row("safety_identifier", BOTH, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
+    row("prompt_cache_key", BOTH, Group::NoEffect, ANYTHING, "none", "prefixes are found by their tokens"),
+    row(
+        "prompt_cache_retention",
+        BOTH,
+        Group::NoEffect,
+        ANYTHING,
+        "none",
+        "prefixes stay as long as there is room",
+    ),
+    row("parallel_tool_calls", BOTH, Group::NoEffect, ANYTHING, "true", "of tools, which are refused"),
+    row("mirostat_tau", BOTH, Group::NoEffect, ANYTHING, "5", "only with `mirostat`"),
+    row("mirostat_eta", BOTH, Group::NoEffect, ANYTHING, "0.1", "only with `mirostat`"),
+    row("dynatemp_exponent", BOTH, Group::NoEffect, ANYTHING, "1", "only with `dynatemp_range`"),
+];
