@@ -45,7 +45,7 @@ pub(crate) fn load_runner(
             detail: "it does not generate text token by token".into(),
         });
     }
-    let wanted = context_settings(spec, settings, n_holders(&facts, &spec.model.architecture));
+    let wanted = context_settings(spec, settings, is_plain(&facts, &spec.model.architecture));
     let context = Context::new(Arc::new(model), wanted).map_err(|error| load_error(path, error))?;
     let context_settings = *context.settings();
     let warm_up_token = spec.model.bos_token_id.filter(|&id| (id as usize) < facts.n_vocab).unwrap_or(0);
@@ -63,10 +63,24 @@ fn load_error(path: &Path, error: ModelError) -> BackendError {
     }
 }
 
-/// Whether all sequences share one KV buffer, unless the load says: always. On CPUs masked cells cost nothing, prefixes are
-/// shared, and a prompt chunk rides in the decode rows' pass. GPUs walk up to the highest used cell, so long unrelated
-/// sequences may be better apart; where the crossover lies has not been measured.
+/// Whether all sequences share one KV buffer where the cells do not suffice for a buffer of each: always, since a sequence
+/// could not have its whole context otherwise.
 pub(crate) const KV_UNIFIED: bool = true;
+
+/// Whether all sequences share one KV buffer, unless the load says.
+///
+/// In one buffer every row walks over the cells of all sequences up to the highest used one, masked or not. Split, each
+/// reads its own only, but has an equal share of the cells and nothing above the running ones to hold prefixes. So: split
+/// where each share is as long as the longest request, so that nothing becomes impossible, and rounding the shares up to
+/// llama.cpp's steps adds no more than a hundredth to what was planned. Windowed, sparse and recurrent caches (`is_plain` is
+/// false) stay together, whose layers multiply otherwise.
+fn unified_by_rule(spec: &LoadSpec, is_plain: bool) -> bool {
+    let share = spec.kv_tokens / spec.parallel.max(1);
+    let padded = |cells: u32| u64::from(cells).next_multiple_of(ContextSettings::CELLS_STEP.into());
+    let split = padded(spec.kv_tokens.div_ceil(spec.parallel.max(1))) * u64::from(spec.parallel);
+    let is_exact = split * 100 <= padded(spec.kv_tokens) * 101;
+    !is_plain || spec.parallel < 2 || share < spec.context_length || !is_exact
+}
 
 /// Prefixes that can be held beside the sequences that run: 64 where they cost nothing but their cells.
 ///
@@ -75,15 +89,17 @@ pub(crate) const KV_UNIFIED: bool = true;
 /// * windowed layers: their cells are few and reused once out of the window, but never while a second sequence has them, so
 ///   that held prefixes would use them up,
 /// * the caches of sparse attention, whose indexes walk the running sequences only.
-fn n_holders(facts: &ModelFacts, architecture: &str) -> u32 {
+const HOLDERS: u32 = 64;
+
+/// Every layer keeps the keys and values of all tokens, in cells that know nothing of sequences.
+fn is_plain(facts: &ModelFacts, architecture: &str) -> bool {
     const SPARSE: [&str; 4] = ["deepseek32", "glm-dsa", "hy_v4", "minimax-m3"];
-    let plain = !facts.recurrent && facts.window == 0 && !SPARSE.contains(&architecture);
-    if plain { 64 } else { 0 }
+    !facts.recurrent && facts.window == 0 && !SPARSE.contains(&architecture)
 }
 
-fn context_settings(spec: &LoadSpec, settings: &GgufSettings, n_holders: u32) -> ContextSettings {
+fn context_settings(spec: &LoadSpec, settings: &GgufSettings, is_plain: bool) -> ContextSettings {
     let n_sequences = spec.parallel.max(1);
-    let kv_unified = spec.kv_unified.unwrap_or(KV_UNIFIED);
+    let kv_unified = spec.kv_unified.unwrap_or_else(|| unified_by_rule(spec, is_plain));
     let shares = if kv_unified { 1 } else { n_sequences };
     ContextSettings {
         n_cells: spec.kv_tokens.max(spec.context_length.saturating_mul(shares)),
@@ -91,7 +107,7 @@ fn context_settings(spec: &LoadSpec, settings: &GgufSettings, n_holders: u32) ->
         n_batch: settings.batch.max(n_sequences.saturating_add(1)),
         n_ubatch: settings.micro_batch,
         n_sequences,
-        n_holders,
+        n_holders: if is_plain { HOLDERS } else { 0 },
         n_outputs: settings.outputs,
         n_threads: spec.threads.unwrap_or_else(physical_cores).max(1),
         flash_attention: match settings.flash_attention {

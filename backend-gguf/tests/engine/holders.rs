@@ -14,6 +14,7 @@ fn spec(parallel: u32) -> LoadSpec {
     let mut spec = common::spec("tiny-llama.gguf");
     spec.kv_type = Some(KvType::F32);
     (spec.parallel, spec.context_length, spec.kv_tokens) = (parallel, 256, 512);
+    spec.kv_unified = Some(true);
     spec
 }
 
@@ -172,6 +173,29 @@ async fn there_are_as_many_as_the_library_has_ids_for() {
                 runner.restore(SeqId(last), &snapshot).expect("and back");
                 assert_eq!(runner.sequence_len(SeqId(last)), 10);
             }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn sequences_have_buffers_of_their_own_where_each_can_have_the_longest_request() {
+    // Longest request, cells, sequences: shared?
+    for (context, cells, parallel, shared) in [
+        (256, 1024, 4, false),
+        (257, 1024, 4, true),
+        (256, 1023, 4, true),
+        (256, 1024, 1, true),
+        (512, 512, 3, true),
+        (256, 1026, 3, true), // shares of 342 would be rounded up to 512
+    ] {
+        let mut spec = spec(parallel);
+        (spec.context_length, spec.kv_tokens, spec.kv_unified) = (context, cells, None);
+        with_runner(GgufSettings::default(), spec, move |runner| {
+            let capabilities = runner.capabilities();
+            assert_eq!(capabilities.fork_shares_cells, shared, "{parallel} of {context} in {cells}");
+            assert_eq!(capabilities.n_holders > 0, shared, "{parallel} of {context} in {cells}");
+            assert!(capabilities.context_length >= context);
         })
         .await;
     }
