@@ -121,6 +121,9 @@ fn features(device: Device) -> Vec<String> {
     if let Some(blas) = blas::describe() {
         features.push(format!("{} ({})", blas.config, blas.library));
     }
+    if let Some(n) = raw::kernels::n_lanes().filter(|_| device == Device::Cpu) {
+        features.push(format!("own kernels, {n} floats at a time"));
+    }
     if cfg!(target_os = "linux") && device == Device::Cpu {
         features.push("compile off".to_owned());
     }

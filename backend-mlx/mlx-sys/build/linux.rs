@@ -20,19 +20,22 @@ pub fn build(root: &Path, mlx_c: &Path) {
         .collect();
     sources.sort();
     let native = root.join("native");
+    let own = ["half", "clock", "blas", "kernels/attention", "kernels/elementwise", "kernels/operations", "kernels/pool", "kernels/product"];
     cc::Build::new()
         .cpp(true)
         .std("c++20")
         .pic(true)
         // Warnings in code that is not ours help nobody.
         .warnings(false)
+        // Vectors are handed over in inlined functions only, so that how they would be passed does not matter.
+        .flag_if_supported("-Wno-psabi")
         .flag("-include")
         .flag(native.join("format.h").to_string_lossy().as_ref())
         .include(mlx_c)
         .flag("-isystem")
         .flag(include.to_string_lossy().as_ref())
         .files(sources)
-        .files([native.join("half.cpp"), native.join("clock.cpp"), native.join("blas.cpp")])
+        .files(own.map(|name| native.join(name).with_extension("cpp")))
         .cargo_metadata(false)
         .compile("duet_mlxc");
 

@@ -8,6 +8,10 @@
 #include <atomic>
 #include <cstdint>
 
+#include "kernels/lanes.h"
+#include "kernels/pool.h"
+#include "kernels/product.h"
+
 extern "C" {
 
 void scipy_cblas_sgemm(
@@ -35,7 +39,15 @@ constexpr int row_major = 101;
 constexpr int not_transposed = 111;
 constexpr int transposed = 112;
 
-// Up to so many rows are multiplied one by one.
+// Whether duet's own product is the faster one (docs/decisions/mlx-cpu-speed.md). It knows the form that a layer's product has,
+// x times the transposed weights; without wide vectors it is worth it as long as reading the weights is what takes the time.
+bool is_own(int order, int transpose_a, int transpose_b, int m, int k, float alpha, float beta) {
+  static const bool wide = duet::best_lanes() >= 8;
+  return order == row_major && transpose_a == not_transposed && transpose_b == transposed && alpha == 1 && beta == 0 &&
+      k >= 32 && (wide || m <= 16);
+}
+
+// Up to so many rows are multiplied one by one in the other forms.
 constexpr int few_rows = 3;
 } // namespace
 
@@ -46,9 +58,13 @@ EXPORTED void cblas_sgemm(
     int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float* a, int lda,
     const float* b, int ldb, float beta, float* c, int ldc) {
   count();
+  if (is_own(order, transpose_a, transpose_b, m, k, alpha, beta)) {
+    duet::product(m, n, k, a, lda, b, ldb, c, ldc);
+    return;
+  }
   if (order == row_major && m <= few_rows && k > 0) {
-    // A token or two against a matrix of weights: OpenBLAS's product first copies the matrix into its own order, which
-    // costs several times what reading it once does, and its x86 kernels do not notice the vector.
+    // A token or two: OpenBLAS's product first copies the matrix into its own order, which costs several times what reading
+    // it once does, and its x86 kernels do not notice the vector.
     int b_rows = transpose_b == transposed ? n : k;
     int b_columns = transpose_b == transposed ? k : n;
     int use = transpose_b == transposed ? not_transposed : transposed;
@@ -81,6 +97,7 @@ extern "C" {
 
 void duet_blas_set_threads(int threads) {
   scipy_openblas_set_num_threads(threads);
+  duet::set_pool_threads(threads);
 }
 
 int duet_blas_threads() {
@@ -89,6 +106,10 @@ int duet_blas_threads() {
 
 const char* duet_blas_config() {
   return scipy_openblas_get_config();
+}
+
+int duet_kernel_lanes() {
+  return duet::best_lanes();
 }
 
 uint64_t duet_blas_products() {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::LayerCache;
 use super::sequence::CacheShape;
-use crate::tensor::{Result, Tensor, concat};
+use crate::tensor::{ElementType, Result, Tensor, concat};
 
 /// Buffers are a multiple of so many tokens. GPU attention kernels want lengths that are.
 pub(super) const GROWTH: usize = 256;
@@ -82,6 +82,19 @@ impl LayerCache for KvCache {
         self.len = end;
         let [keys, values] = self.buffers.as_deref().expect("as above");
         Ok((self.view(keys, end)?, self.view(values, end)?))
+    }
+
+    fn buffers(&mut self, n: usize) -> Result<Option<[Tensor; 2]>> {
+        if self.shape.ty != ElementType::F32 {
+            return Ok(None);
+        }
+        self.make_room(n)?;
+        Ok(self.buffers.as_deref().cloned())
+    }
+
+    fn written(&mut self, buffers: [Tensor; 2], n: usize) {
+        self.buffers = Some(Rc::new(buffers));
+        self.len += n;
     }
 
     fn trim_to(&mut self, len: usize) -> bool {

@@ -27,6 +27,13 @@ pub(crate) trait LayerCache: std::fmt::Debug {
     /// `[n_kv_heads, len, head_dim]`.
     fn update(&mut self, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)>;
 
+    /// Its buffers, `[n_kv_heads, capacity, head_dim]` f32, with room for `n` more tokens, for a kernel that writes them
+    /// itself; the caller then hands them to [`LayerCache::written`]. `None` where only [`LayerCache::update`] will do.
+    fn buffers(&mut self, n: usize) -> Result<Option<[Tensor; 2]>>;
+
+    /// Takes over the buffers that `n` more tokens were written to.
+    fn written(&mut self, buffers: [Tensor; 2], n: usize);
+
     /// Goes back to the first `len` tokens. `false`: it cannot go back that far, and nothing has changed.
     fn trim_to(&mut self, len: usize) -> bool;
 

@@ -107,6 +107,7 @@ impl Builder<'_> {
             head_dim: config.head_dim,
             window: config.windows[index],
             scale: self.mlx(Attention::scale_for(config.head_dim, self.plan.placement.compute))?,
+            device: self.plan.placement.device,
         };
         let (width, with_bias) = (config.intermediate_size, config.biases.mlp);
         let gate_up = vec![

@@ -9,18 +9,15 @@ use crate::convert::repack::Groups;
 /// Below so many values a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 18;
 
-/// The values of `matrices`, which have equal rows, one below the other: `[rows of all, cols]`.
-pub(crate) fn matrix_values(matrices: &[Matrix<'_>]) -> Vec<f32> {
-    let n = matrices.iter().map(|matrix| matrix.rows * matrix.cols).sum();
-    let mut values = vec![0.0; n];
-    let mut rest = values.as_mut_slice();
+/// Writes the values of `matrices`, which have equal rows, one below the other: `[rows of all, cols]`.
+pub(super) fn write_values(matrices: &[Matrix<'_>], values: &mut [f32]) {
+    let mut rest = values;
     for matrix in matrices {
         let (own, others) = rest.split_at_mut(matrix.rows * matrix.cols);
         rest = others;
         let rows: Vec<(usize, &mut [f32])> = own.chunks_exact_mut(matrix.cols).enumerate().collect();
         in_parallel(rows, matrix.cols, |(row, out)| matrix.dense_row(row, out));
     }
-    values
 }
 
 /// Packed matrices, one below the other.

@@ -2,7 +2,7 @@
 
 use duet_core::WeightsMode;
 
-use super::host::{matrix_values, packed_values};
+use super::host::{packed_values, write_values};
 use crate::convert::matrix::Matrix;
 use crate::models::{Embedding, Linear, Projection};
 use crate::tensor::{Device, ElementType, Quantized, Result, Tensor, eval};
@@ -51,7 +51,12 @@ impl Placement {
     }
 
     fn dense_values(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
-        let tensor = Tensor::from_f32(values, shape).cast(self.compute)?;
+        self.evaluated(&Tensor::from_f32(values, shape))
+    }
+
+    /// `values` in the compute type.
+    fn evaluated(&self, values: &Tensor) -> Result<Tensor> {
+        let tensor = values.cast(self.compute)?;
         eval([&tensor])?;
         Ok(tensor)
     }
@@ -69,7 +74,8 @@ impl Placement {
         let rows = matrices.iter().map(|matrix| matrix.rows).sum();
         let cols = matrices.first().map_or(0, |matrix| matrix.cols);
         let Some(form) = self.common_form(matrices) else {
-            return self.dense_values(&matrix_values(matrices), &[rows, cols]).map(Uploaded::Dense);
+            let values = Tensor::weights(&[rows, cols], |values| write_values(matrices, values))?;
+            return self.evaluated(&values).map(Uploaded::Dense);
         };
         let values = packed_values(matrices, form);
         let groups = [rows, cols / form.group_size];

@@ -36,7 +36,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// What the layers of a pass over these rows share.
-    pub(crate) fn step(&self, rows: Vec<StepRow>) -> Result<Step> {
+    pub(crate) fn step(&self, rows: Vec<StepRow>) -> Step {
         Step::new(rows, &self.rope, &self.windows, (self.device, self.compute))
     }
 
@@ -50,18 +50,25 @@ impl Decoder {
     ) -> Result<Tensor> {
         let mut x = self.embedding.forward(ids, self.compute)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let normed = x.rms_norm(Some(&layer.attention_norm), self.config.eps)?;
+            let normed = self.normed(&x, &layer.attention_norm)?;
             let of_layer = caches.iter_mut().map(|cache| cache.layer(index));
             x = x.add(&layer.attention.forward(&normed, step, &self.rope, of_layer)?)?;
-            let normed = x.rms_norm(Some(&layer.mlp_norm), self.config.eps)?;
+            let normed = self.normed(&x, &layer.mlp_norm)?;
             x = x.add(&layer.mlp.forward(&normed)?)?;
         }
         Ok(x)
     }
 
+    fn normed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match self.device {
+            Device::Cpu => x.rms_norm_on_cpu(weight, self.config.eps),
+            Device::Gpu => x.rms_norm(Some(weight), self.config.eps),
+        }
+    }
+
     /// Logits `[n, vocab]` in f32 of rows `[n, hidden]` of the residual stream.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let normed = hidden.rms_norm(Some(&self.norm), self.config.eps)?;
+        let normed = self.normed(hidden, &self.norm)?;
         self.head.forward(&normed)?.cast(ElementType::F32)
     }
 

@@ -18,6 +18,11 @@ impl Mlp {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (n, width) = (x.len(0), self.intermediate);
         let both = self.gate_up.forward(x)?;
+        if self.device == Device::Cpu
+            && let Some(gated) = both.swiglu_on_cpu()?
+        {
+            return self.down.forward(&gated);
+        }
         let gate = both.slice(&[0, 0], &[n, width])?;
         let up = both.slice(&[0, width], &[n, 2 * width])?;
         let gate = match self.device {

@@ -152,6 +152,11 @@ impl Rope {
         Self { frequencies, traditional: spec.traditional, periods, device }
     }
 
+    /// Whether neighbours rotate together, and not the halves of a head.
+    pub(crate) fn is_traditional(&self) -> bool {
+        self.traditional
+    }
+
     /// What turns the tokens at `positions`.
     ///
     /// On a CPU libmlx computes cosines and sines anew for every layer's queries and keys; here once per step.

@@ -1,5 +1,7 @@
 //! What all layers of one forward pass share: its rows, their rotation and their masks.
 
+use std::cell::OnceCell;
+
 use super::mask::Blocks;
 use super::rope::{Rope, Rotation};
 use crate::tensor::{Device, ElementType, Result};
@@ -21,8 +23,9 @@ pub(crate) struct Step {
     pub(crate) rows: Vec<StepRow>,
     pub(crate) n_tokens: usize,
     pub(crate) rotation: Rotation,
-    /// Per kind of window in the model, per row.
-    blocks: Vec<(Option<usize>, Vec<Blocks>)>,
+    /// Per kind of window in the model, per row; made when the first layer asks.
+    blocks: Vec<(Option<usize>, Vec<OnceCell<Blocks>>)>,
+    compute: (Device, ElementType),
 }
 
 impl Step {
@@ -32,20 +35,23 @@ impl Step {
         rope: &Rope,
         windows: &[Option<usize>],
         compute: (Device, ElementType),
-    ) -> Result<Self> {
+    ) -> Self {
         let n_tokens = rows.iter().map(|row| row.n).sum();
         let rotation = rope.rotation(rows.iter().flat_map(|row| row.position..row.position + row.n));
-        let blocks = windows.iter().map(|&window| {
-            let blocks = rows.iter().map(|row| Blocks::new(row.position, row.n, window, compute));
-            Ok((window, blocks.collect::<Result<_>>()?))
-        });
-        let blocks = blocks.collect::<Result<_>>()?;
-        Ok(Self { rows, n_tokens, rotation, blocks })
+        let blocks =
+            windows.iter().map(|&window| (window, rows.iter().map(|_| OnceCell::new()).collect())).collect();
+        Self { rows, n_tokens, rotation, blocks, compute }
     }
 
     /// The blocks of row `row` for a layer with this window.
-    pub(crate) fn blocks(&self, window: Option<usize>, row: usize) -> &Blocks {
+    pub(crate) fn blocks(&self, window: Option<usize>, row: usize) -> Result<&Blocks> {
         let of_window = self.blocks.iter().find(|(of, _)| *of == window);
-        &of_window.expect("the step was made for all windows of the model").1[row]
+        let blocks = &of_window.expect("the step was made for all windows of the model").1[row];
+        if let Some(made) = blocks.get() {
+            return Ok(made);
+        }
+        let StepRow { n, position, .. } = self.rows[row];
+        let made = Blocks::new(position, n, window, self.compute)?;
+        Ok(blocks.get_or_init(|| made))
     }
 }

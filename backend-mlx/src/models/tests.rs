@@ -167,7 +167,7 @@ fn logits(decoder: &Decoder, caches: &mut [SequenceCache], rows: &[&[u32]]) -> V
         start += ids.len();
         StepRow { start: start - ids.len(), n: ids.len(), position: cache.len() }
     });
-    let step = decoder.step(places.collect()).unwrap();
+    let step = decoder.step(places.collect());
     let ids = Tensor::from_u32(&rows.concat(), &[start]);
     let mut caches: Vec<&mut SequenceCache> = caches.iter_mut().collect();
     let hidden = decoder.hidden(&ids, &step, &mut caches).unwrap();
@@ -258,6 +258,79 @@ fn the_path_of_other_devices_agrees() {
             for rows in [[a.as_slice(), &b], [&[3], &[4]], [&b, &[5]]] {
                 assert_close(name, &logits(&gpu, &mut theirs, &rows), &logits(&cpu, &mut ours, &rows));
             }
+        }
+    });
+}
+
+/// Deep enough for several blocks of keys in the kernel, by one token, some tokens and a whole block of queries at a time,
+/// with a window and without.
+#[test]
+fn deep_sequences_agree_on_every_path() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        for (name, window) in [("tiny-llama", None), ("tiny-qwen3", None), ("tiny-llama", Some(700))] {
+            let mut cpu = decoder(name, on_cpu(Held::Dense));
+            let mut gpu = decoder(name, Placement { device: Device::Gpu, ..on_cpu(Held::Dense) });
+            for decoder in [&mut cpu, &mut gpu] {
+                decoder.windows = vec![None, window];
+                decoder.layers[1].attention.window = window;
+            }
+            let ids = ids(1100);
+            let whole = logits(&gpu, &mut empty(&gpu, 1), &[&ids]);
+            let mut caches = empty(&cpu, 1);
+            let mut got = logits(&cpu, &mut caches, &[&ids[..500]]);
+            for chunk in [20, 1, 3, 16, 5, 10, 445, 1, 20, 16, 2, 11, 50] {
+                let from = caches[0].len();
+                got.extend(logits(&cpu, &mut caches, &[&ids[from..from + chunk]]));
+            }
+            assert_close(&format!("{name} {window:?}"), &got, &whole);
+        }
+    });
+}
+
+/// What a request gives does not depend on its neighbours: to the bit, where one kernel does rows of every number.
+#[test]
+fn a_row_is_the_same_in_any_company() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+            let decoder = decoder(name, on_cpu(Held::Dense));
+            let ids = ids(700);
+            let depths = [5, 600, 30, 520, 0, 511, 512, 64];
+            let mut caches = empty(&decoder, depths.len());
+            for (cache, depth) in caches.iter_mut().zip(depths).filter(|(_, depth)| *depth > 0) {
+                logits(&decoder, std::slice::from_mut(cache), &[&ids[..depth]]);
+            }
+            let cut = |caches: &mut [SequenceCache]| {
+                for (cache, depth) in caches.iter_mut().zip(depths) {
+                    assert!(cache.trim_to(depth));
+                }
+            };
+            let own: Vec<[u32; 1]> = (0..8).map(|row| [row * 13 + 1]).collect();
+            let alone: Vec<Vec<f32>> = caches
+                .iter_mut()
+                .zip(&own)
+                .map(|(cache, ids)| logits(&decoder, std::slice::from_mut(cache), &[ids]))
+                .collect();
+            cut(&mut caches);
+            let rows: Vec<&[u32]> = own.iter().map(<[u32; 1]>::as_slice).collect();
+            let exact = |what: &str, got: &[f32], alone: &[f32]| {
+                assert_close(&format!("{name}, {what}"), got, alone);
+                if raw::kernels::n_lanes().is_some_and(|lanes| lanes >= 8) {
+                    assert!(got == alone, "{name}, {what}: not to the bit");
+                }
+            };
+            exact("all", &logits(&decoder, &mut caches, &rows), &alone.concat());
+            cut(&mut caches);
+            exact("two", &logits(&decoder, &mut caches[..2], &rows[..2]), &alone[..2].concat());
+            cut(&mut caches);
+            // Beside a prompt of 300 tokens and one of 10.
+            let mut mixed = rows.clone();
+            (mixed[0], mixed[4]) = (&ids[..300], &ids[..10]);
+            let n_vocab = alone[0].len();
+            let together = logits(&decoder, &mut caches, &mixed);
+            exact("after a prompt", &together[300 * n_vocab..303 * n_vocab], &alone[1..4].concat());
+            exact("last", &together[together.len() - n_vocab..], &alone[7]);
         }
     });
 }

@@ -7,6 +7,8 @@ pub(crate) mod blas;
 pub(crate) mod bytes;
 pub(crate) mod devices;
 mod error;
+pub(crate) mod kernels;
+pub(crate) mod pages;
 mod process;
 pub(crate) mod slices;
 #[cfg(test)]

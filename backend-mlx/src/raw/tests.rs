@@ -95,15 +95,146 @@ fn dense_products_go_through_openblas() {
     assert!(largest_difference(&got, &expected) < 1e-3);
 }
 
+/// Whoever counts or sets threads, which are the process's.
+#[cfg(target_os = "linux")]
+static THREADS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 #[cfg(target_os = "linux")]
 fn blas_threads_can_be_set() {
+    let _alone = THREADS.lock().unwrap();
     let threads = |wanted: Option<NonZeroUsize>| {
         blas::set_threads(wanted);
         blas::describe().expect("Linux links OpenBLAS").n_threads
     };
     assert_eq!(threads(NonZeroUsize::new(1)), 1);
     assert_eq!(threads(None), blas::default_threads());
+}
+
+/// `x · wᵀ` as a layer computes it.
+fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
+    let matrix = |values: &[f32]| Array::from_slice(values, &[(values.len() / k) as i32, k as i32]);
+    contents(&ops::matmul(matrix(x), matrix(w).t()).unwrap())
+}
+
+/// Sizes that leave a rest in every direction, one row and many, spans that are cut; and a row's bits are the same alone.
+#[test]
+fn products_are_right_and_rows_do_not_depend_on_others() {
+    start().unwrap();
+    let wide = super::kernels::n_lanes().is_some_and(|lanes| lanes >= 8);
+    for k in [32, 33, 47, 64, 576, 641, 1300] {
+        for n in [1, 5, 6, 7, 50, 1001] {
+            let (x, w) = (numbers(40 * k), numbers(n * k + 7)[7..].to_vec());
+            for m in [1, 2, 3, 4, 5, 8, 9, 16, 17, 40] {
+                let got = product(&x[..m * k], &w, k);
+                for row in [0, m / 2, m - 1] {
+                    let one = &x[row * k..(row + 1) * k];
+                    let got = &got[row * n..(row + 1) * n];
+                    for column in [0, n / 2, n - 1] {
+                        let exact: f64 = one
+                            .iter()
+                            .zip(&w[column * k..])
+                            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                            .sum();
+                        assert!((f64::from(got[column]) - exact).abs() < 3e-5, "{m} {n} {k}: {row} {column}");
+                    }
+                    if wide || cfg!(target_os = "linux") && m <= 16 {
+                        assert_eq!(got, product(one, &w, k), "{m} {n} {k}: row {row}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_number_of_threads_changes_no_bit() {
+    start().unwrap();
+    let _alone = THREADS.lock().unwrap();
+    let (x, w) = (numbers(20 * 576), numbers(3000 * 576));
+    let mut expected: Option<Vec<f32>> = None;
+    for n_threads in [1, 2, 3, 7, 2, 1] {
+        blas::set_threads(NonZeroUsize::new(n_threads));
+        for _ in 0..20 {
+            let got = product(&x, &w, 576);
+            assert!(*expected.get_or_insert_with(|| got.clone()) == got, "{n_threads} threads");
+        }
+    }
+    blas::set_threads(None);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn kernels_refuse_what_they_are_not_made_for() {
+    use super::kernels;
+    start().unwrap();
+    let zeros = |shape: &[i32]| ops::zeros::<f32>(shape).unwrap();
+    kernels::rms_norm(&zeros(&[2, 3]), &zeros(&[2]), 1e-5).expect_err("a weight for each column");
+    kernels::rms_norm(&zeros(&[2, 0]), &zeros(&[0]), 1e-5).expect_err("nothing to take a mean of");
+    kernels::swiglu(&zeros(&[2, 3])).expect_err("half of three columns");
+    let half = zeros(&[2, 4]).as_dtype(Dtype::Float16).unwrap();
+    assert!(kernels::swiglu(&half).unwrap_err().message.contains("f32"));
+    let turned = Array::from_slice(&numbers(12), &[3, 4]).transpose().unwrap();
+    let view = kernels::rms_norm(&turned, &zeros(&[3]), 1e-5).unwrap();
+    assert!(view.eval().unwrap_err().what().contains("contiguous"));
+
+    let shape = kernels::AttentionShape {
+        n_heads: 2,
+        n_kv_heads: 1,
+        dim: 16,
+        window: None,
+        neighbours: false,
+        eps: 0.0,
+    };
+    let (qkv, angles, buffer) = (zeros(&[3, 64]), zeros(&[3, 8]), zeros(&[1, 8, 16]));
+    let attend = |qkv: &Array, buffers: [&Array; 2], row: [usize; 3], shape: kernels::AttentionShape| {
+        let inputs =
+            kernels::AttentionInputs { qkv, cos: &angles, sin: &angles, norm: None, buffers: &buffers };
+        let [start, n, position] = row;
+        kernels::attention(inputs, &[kernels::AttentionRow { start, n, position }], shape)
+    };
+    let both = [&buffer, &buffer];
+    assert_eq!(attend(&qkv, both, [1, 2, 6], shape).unwrap().len(), 3);
+    attend(&qkv, both, [2, 2, 0], shape).expect_err("a token beyond the step");
+    attend(&qkv, both, [0, 0, 0], shape).expect_err("no token");
+    attend(&qkv, both, [0, 2, 7], shape).expect_err("no room");
+    attend(&zeros(&[3, 48]), both, [0, 1, 0], shape).expect_err("other heads");
+    attend(&zeros(&[4, 64]), both, [0, 1, 0], shape).expect_err("no angle for the last token");
+    attend(&qkv, [&buffer, &zeros(&[1, 9, 16])], [0, 1, 0], shape).expect_err("values of another capacity");
+    attend(&qkv, both, [0, 1, 0], kernels::AttentionShape { dim: 24, ..shape }).expect_err("heads of 24");
+    attend(&qkv, both, [0, 1, 0], kernels::AttentionShape { n_kv_heads: 0, ..shape }).expect_err("no keys");
+}
+
+/// The kernels' forms for lesser machines, by tests of theirs in a process that is told to have one.
+#[test]
+#[cfg(target_os = "linux")]
+fn kernels_are_right_without_wide_vectors() {
+    start().unwrap();
+    let best = super::kernels::n_lanes().expect("Linux has kernels");
+    for lanes in [4, 8].into_iter().filter(|lanes| *lanes < best) {
+        let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
+        tests.env("DUET_MLX_LANES", lanes.to_string()).arg("--exact").args([
+            "raw::tests::kernels_have_so_many_lanes",
+            "raw::tests::products_are_right_and_rows_do_not_depend_on_others",
+            "tensor::tests::kernels_agree_with_libmlx",
+            "tensor::tests::sequences_of_one_step_do_not_mix",
+            "models::tests::deep_sequences_agree_on_every_path",
+            "models::tests::a_row_is_the_same_in_any_company",
+        ]);
+        let output = tests.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("6 passed"), "{lanes} floats at a time: {said}");
+    }
+}
+
+/// As many as [`kernels_are_right_without_wide_vectors`] asks for.
+#[test]
+#[cfg(target_os = "linux")]
+fn kernels_have_so_many_lanes() {
+    let lanes = super::kernels::n_lanes().unwrap();
+    let wanted = std::env::var("DUET_MLX_LANES").ok().and_then(|text| text.parse().ok());
+    assert!(wanted.map_or([4, 8, 16].contains(&lanes), |wanted: usize| lanes == wanted), "{lanes} lanes");
 }
 
 #[test]

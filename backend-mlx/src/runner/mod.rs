@@ -144,7 +144,7 @@ impl MlxRunner {
             at += n;
             crate::models::StepRow { start: at - n, n, position: row.position as usize }
         });
-        let step = self.decoder.step(rows.collect())?;
+        let step = self.decoder.step(rows.collect());
         let mut caches = self.sequences.caches(plan);
         for (cache, row) in caches.iter_mut().zip(plan.rows) {
             cache.make_room(row.tokens.len())?;

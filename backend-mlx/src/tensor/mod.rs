@@ -4,6 +4,7 @@
 //! evaluated; operations only fail here for shapes and types, and all of them run on the stream of [`on_stream`].
 
 mod exponential;
+mod kernels;
 mod memory;
 mod ops;
 mod stream;
@@ -14,11 +15,13 @@ use std::marker::PhantomData;
 
 use mlx_rs::{Array, Dtype};
 
+pub(crate) use kernels::{AttentionInputs, AttentionRow, AttentionShape, attention_on_cpu};
 pub(crate) use memory::{clear_cache, keep_resident, peak_bytes};
 pub(crate) use ops::{FusedMask, Quantized, async_eval, concat, eval};
 pub(crate) use stream::{Device, on_stream};
 
 use crate::convert::matrix::DenseType;
+use crate::raw::pages::Pages;
 use crate::raw::{RawError, bytes};
 
 /// An operation of libmlx failed.
@@ -162,6 +165,14 @@ impl Tensor {
     /// If the shape does not hold as many values.
     pub(crate) fn from_u32(values: &[u32], shape: &[usize]) -> Self {
         Self::new(Array::from_slice(values, &Shape::of(shape)))
+    }
+
+    /// An f32 tensor of this shape in memory that is good to read weights from, filled by `fill`, which gets zeros. Other
+    /// devices than CPUs may copy it.
+    pub(crate) fn weights(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Self> {
+        let mut pages = Pages::new(shape.iter().product())?;
+        fill(pages.values());
+        Ok(Self::new(pages.into_array(&Shape::of(shape))))
     }
 
     /// A copy of little-endian `bytes`.

@@ -147,3 +147,117 @@ fn fast_exponentials_at_the_ends() {
         assert!((softmax[7] - 0.5).abs() < 1e-6 && softmax[7] == softmax[9] && softmax[8] < 1e-37);
     });
 }
+
+fn close(what: &str, got: &Tensor, expected: &Tensor) {
+    let (got, expected) = (got.contiguous().unwrap(), expected.contiguous().unwrap());
+    let (got, expected) = (got.as_f32().unwrap(), expected.as_f32().unwrap());
+    let scale = expected.iter().fold(1e-6f32, |max, x| max.max(x.abs()));
+    let worst = got.iter().zip(expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    assert!(got.len() == expected.len() && worst <= 2e-6 * scale, "{what}: {worst} of {scale}");
+}
+
+fn noise(n: usize, factor: f32) -> Vec<f32> {
+    let bytes = crate::convert::tests::random_bytes(2 * n, n as u64);
+    let words = bytes.as_chunks::<2>().0.iter();
+    words.map(|word| (f32::from(u16::from_le_bytes(*word)) / 32_768.0 - 1.0) * factor).collect()
+}
+
+#[test]
+fn kernels_agree_with_libmlx() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        for (rows, width) in [(1, 1), (3, 15), (2, 64), (40, 577), (5, 1536)] {
+            let x = Tensor::from_f32(&noise(rows * width, 3.0), &[rows, width]);
+            let weight = Tensor::from_f32(&noise(width, 1.0), &[width]);
+            let expected = x.rms_norm(Some(&weight), 1e-5).unwrap();
+            close("norm", &x.rms_norm_on_cpu(&weight, 1e-5).unwrap(), &expected);
+
+            for factor in [1.0, 30.0, 300.0] {
+                let both = Tensor::from_f32(&noise(2 * rows * width, factor), &[rows, 2 * width]);
+                let Some(got) = both.swiglu_on_cpu().unwrap() else { continue };
+                let gate = both.slice(&[0, 0], &[rows, width]).unwrap();
+                let up = both.slice(&[0, width], &[rows, 2 * width]).unwrap();
+                close("gate", &got, &gate.silu().unwrap().multiply(&up).unwrap());
+            }
+        }
+        let half = Tensor::from_f32(&noise(64, 1.0), &[2, 32]).cast(ElementType::F16).unwrap();
+        assert!(half.swiglu_on_cpu().unwrap().is_none(), "for f32 only");
+    });
+}
+
+/// The buffers of a sequence are written in place, and copied where somebody still holds them.
+#[test]
+#[cfg(target_os = "linux")]
+fn attention_writes_in_place() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        let shape =
+            AttentionShape { n_heads: 4, n_kv_heads: 2, dim: 16, window: None, neighbours: false, eps: 0.0 };
+        let qkv = Tensor::from_f32(&noise(128, 1.0), &[1, 128]);
+        let (cos, sin) = (Tensor::from_f32(&[1.0; 8], &[1, 8]), Tensor::from_f32(&[0.0; 8], &[1, 8]));
+        let mut buffers = [[(); 2].map(|()| Tensor::zeros(&[2, 8, 16], ElementType::F32).unwrap())];
+        eval(buffers.iter().flatten()).unwrap();
+        let address = |buffers: &[[Tensor; 2]; 1]| buffers[0][0].as_f32().unwrap().as_ptr();
+        let first = address(&buffers);
+        let attend = |buffers: &mut [[Tensor; 2]; 1], position: usize| {
+            let inputs = AttentionInputs { qkv: &qkv, angles: (&cos, &sin), norm: None };
+            let row = AttentionRow { start: 0, n: 1, position };
+            attention_on_cpu(inputs, &[row], buffers, shape).unwrap()
+        };
+        // Alone, a key is all that its query sees.
+        let output = attend(&mut buffers, 0);
+        let values: Vec<f32> = qkv.as_f32().unwrap()[96..].to_vec();
+        let expected = [&values[..16], &values[..16], &values[16..], &values[16..]].concat();
+        close("one key", &output, &Tensor::from_f32(&expected, &[1, 64]));
+        assert_eq!(address(&buffers), first, "no copy");
+        attend(&mut buffers, 1);
+        assert_eq!(address(&buffers), first, "nor now");
+
+        let held = buffers[0][0].clone();
+        attend(&mut buffers, 2);
+        assert_ne!(address(&buffers), first, "a copy, as somebody holds the old one");
+        let keys = buffers[0][0].as_f32().unwrap();
+        assert_eq!(keys[..16], qkv.as_f32().unwrap()[64..80], "which has the old tokens");
+        assert_eq!(
+            (keys[32..48].to_vec(), held.as_f32().unwrap()[32..48].to_vec()),
+            (keys[..16].to_vec(), vec![0.0; 16])
+        );
+    });
+}
+
+/// One head of keys, and windows that leave each sequence blocks of keys behind those of the one before.
+#[test]
+#[cfg(target_os = "linux")]
+fn sequences_of_one_step_do_not_mix() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        let shape = AttentionShape {
+            n_heads: 2,
+            n_kv_heads: 1,
+            dim: 16,
+            window: Some(300),
+            neighbours: true,
+            eps: 0.0,
+        };
+        let positions = [100, 900, 1500];
+        let qkv = Tensor::from_f32(&noise(3 * 64, 1.0), &[3, 64]);
+        let (cos, sin) =
+            (Tensor::from_f32(&noise(24, 1.0), &[3, 8]), Tensor::from_f32(&noise(25, 1.0)[1..], &[3, 8]));
+        let attend = |rows: &[usize]| {
+            let mut buffers: Vec<[Tensor; 2]> = rows
+                .iter()
+                .map(|row| {
+                    let values = noise(2 * 1600 * 16 + row, 2.0);
+                    let (keys, values) = values[*row..].split_at(1600 * 16);
+                    [keys, values].map(|side| Tensor::from_f32(side, &[1, 1600, 16]))
+                })
+                .collect();
+            let inputs = AttentionInputs { qkv: &qkv, angles: (&cos, &sin), norm: None };
+            let rows = rows.iter().map(|&row| AttentionRow { start: row, n: 1, position: positions[row] });
+            let rows: Vec<_> = rows.collect();
+            attention_on_cpu(inputs, &rows, &mut buffers, shape).unwrap().as_f32().unwrap().to_vec()
+        };
+        let alone = [attend(&[0]), attend(&[1]), attend(&[2])].concat();
+        assert!(attend(&[0, 1, 2]) == alone, "other values beside other sequences");
+    });
+}

@@ -1,76 +1,64 @@
-//! Attention with shared key/value heads.
+//! Attention row by row, by libmlx's operations.
 
-use super::linear::{Linear, Projection};
-use super::mask::{Block, Blocks, Mask};
-use super::rope::Rope;
-use super::step::Step;
+use super::Attention;
 use crate::cache::LayerCache;
+use crate::models::mask::{Block, Blocks, Mask};
+use crate::models::rope::{Rope, Rotation};
+use crate::models::step::{Step, StepRow};
 use crate::tensor::{ElementType, FusedMask, Result, Tensor, concat};
 
-/// One layer's attention.
-#[derive(Debug)]
-pub(crate) struct Attention {
-    /// Q above K above V.
-    pub(crate) qkv: Projection,
-    pub(crate) out: Linear,
-    /// Per-head norms of queries and keys, `[n_heads + n_kv_heads, head_dim]`, and their epsilon.
-    pub(crate) qk_norm: Option<(Tensor, f32)>,
-    pub(crate) n_heads: usize,
-    pub(crate) n_kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) window: Option<usize>,
-    /// 1 / sqrt(head_dim), in the type of the activations.
-    pub(crate) scale: Tensor,
+/// Queries, keys and values of all of a step's tokens by heads.
+pub(super) struct Heads {
+    /// Queries and keys, `[n_heads + n_kv_heads, n_tokens, head_dim]`, turned already if `is_turned`.
+    qk: Tensor,
+    is_turned: bool,
+    /// `[n_kv_heads, n_tokens, head_dim]`.
+    values: Tensor,
 }
 
 impl Attention {
-    /// `[n_tokens, hidden]` to `[n_tokens, hidden]`; `caches` has this layer's cache of each of the step's rows.
-    pub(crate) fn forward<'a>(
-        &self,
-        x: &Tensor,
-        step: &Step,
-        rope: &Rope,
-        caches: impl Iterator<Item = &'a mut dyn LayerCache>,
-    ) -> Result<Tensor> {
+    /// The heads of `qkv`, `[n_tokens, (n_heads + 2 n_kv_heads) · head_dim]`.
+    pub(super) fn heads(&self, qkv: &Tensor, step: &Step, rope: &Rope) -> Result<Heads> {
         let (n, dim) = (step.n_tokens, self.head_dim);
         let (n_q, n_k) = (self.n_heads, self.n_kv_heads);
-        let all = self.qkv.forward(x)?.reshape(&[n, n_q + 2 * n_k, dim])?;
+        let all = qkv.reshape(&[n, n_q + 2 * n_k, dim])?;
         let mut qk = all.slice(&[0, 0, 0], &[n, n_q + n_k, dim])?;
         if let Some((weight, eps)) = &self.qk_norm {
             qk = qk.rms_norm(None, *eps)?.multiply(weight)?;
         }
         let qk = qk.transpose(&[1, 0, 2])?;
         let values = all.slice(&[0, n_q + n_k, 0], &[n, n_q + 2 * n_k, dim])?.transpose(&[1, 0, 2])?;
-        let per_row = step.rows.len() > 1;
         // Tables hold the angles of all rows; a kernel wants each row's own.
-        let turned = match (&step.rotation, per_row) {
-            (super::rope::Rotation::Kernel, true) => None,
-            _ => Some(rope.apply(&qk, &step.rotation, step.rows[0].position)?),
+        let is_turned = matches!(step.rotation, Rotation::Tables { .. }) || step.rows.len() == 1;
+        let qk = match is_turned {
+            true => rope.apply(&qk, &step.rotation, step.rows[0].position)?,
+            false => qk,
         };
-        let mut outputs = Vec::with_capacity(step.rows.len());
-        for ((index, row), cache) in step.rows.iter().enumerate().zip(caches) {
-            let (from, to) = (row.start, row.start + row.n);
-            let part =
-                |of: &Tensor, heads: (usize, usize)| of.slice(&[heads.0, from, 0], &[heads.1, to, dim]);
-            let own;
-            let (turned, shift) = match &turned {
-                Some(turned) => (turned, 0),
-                None => {
-                    own = rope.apply(&part(&qk, (0, n_q + n_k))?, &step.rotation, row.position)?;
-                    (&own, row.start)
-                }
-            };
-            let head_part = |heads: (usize, usize)| {
-                turned.slice(&[heads.0, from - shift, 0], &[heads.1, to - shift, dim])
-            };
-            let (keys, values) = cache.update(&head_part((n_q, n_q + n_k))?, &part(&values, (0, n_k))?)?;
-            let queries = head_part((0, n_q))?;
-            outputs.push(match step.blocks(self.window, index) {
-                Blocks::Cpu(blocks) => self.in_blocks(&queries, &keys, &values, blocks)?,
-                Blocks::Fused(mask) => self.fused(&queries, &keys, &values, mask)?,
-            });
+        Ok(Heads { qk, is_turned, values })
+    }
+
+    /// One row's attention, `[n, n_heads · head_dim]`, its keys and values appended to `cache`.
+    pub(super) fn by_operations(
+        &self,
+        heads: &Heads,
+        (index, row): (usize, &StepRow),
+        step: &Step,
+        rope: &Rope,
+        cache: &mut dyn LayerCache,
+    ) -> Result<Tensor> {
+        let (n_q, n_k, dim) = (self.n_heads, self.n_kv_heads, self.head_dim);
+        let part = |of: &Tensor, n: usize| of.slice(&[0, row.start, 0], &[n, row.start + row.n, dim]);
+        let mut qk = part(&heads.qk, n_q + n_k)?;
+        if !heads.is_turned {
+            qk = rope.apply(&qk, &step.rotation, row.position)?;
         }
-        self.out.forward(&concat(&outputs, 0)?)
+        let queries = qk.slice(&[0, 0, 0], &[n_q, row.n, dim])?;
+        let keys = qk.slice(&[n_q, 0, 0], &[n_q + n_k, row.n, dim])?;
+        let (keys, values) = cache.update(&keys, &part(&heads.values, n_k)?)?;
+        match step.blocks(self.window, index)? {
+            Blocks::Cpu(blocks) => self.in_blocks(&queries, &keys, &values, blocks),
+            Blocks::Fused(mask) => self.fused(&queries, &keys, &values, mask),
+        }
     }
 
     /// Queries `[n_heads, n, head_dim]` over keys and values `[n_kv_heads, len, head_dim]`: `[n, n_heads · head_dim]`.
@@ -135,11 +123,5 @@ impl Attention {
     /// 1 / sqrt(head_dim) as [`Attention::scale`] wants it.
     pub(crate) fn scale_for(head_dim: usize, ty: ElementType) -> Result<Tensor> {
         Tensor::from_f32(&[1.0 / (head_dim as f32).sqrt()], &[]).cast(ty)
-    }
-
-    pub(crate) fn n_bytes(&self) -> usize {
-        self.qkv.n_bytes()
-            + self.out.n_bytes()
-            + self.qk_norm.as_ref().map_or(0, |(weight, _)| weight.n_bytes())
     }
 }
