@@ -8,6 +8,9 @@ the quantised matrices, scales widened to float32.
 
 The loop is mlx-lm's own generate_step, which has one decode step in flight. Prefill rate = prompt tokens / time to
 the first token, decode rate = 1 / median gap between later ones; each from a fresh cache, after one warm-up.
+
+With --widths 1,2,4,8,16 it measures mlx-lm's BatchGenerator instead: so many sequences at each of --depths, tokens per
+second of all of them together between their second and their last step. `--example batch` prints the same of duet.
 """
 
 import argparse
@@ -70,6 +73,37 @@ def run(model, prompt: list[int], n_tokens: int) -> tuple[float, list[float]]:
     return times[1] - times[0], [b - a for a, b in zip(times[1:], times[2:])]
 
 
+def run_batch(model, width: int, depth: int, steps: int) -> float:
+    """Tokens per second of `width` sequences that all decode, after prompts of `depth` tokens."""
+    from mlx_lm.generate import BatchGenerator
+
+    prompts = [[500 + (at * 7919 + 131 * row) % 20_000 for at in range(depth)] for row in range(width)]
+    generator = BatchGenerator(model, max_tokens=steps + 2, completion_batch_size=width, prefill_batch_size=width)
+    generator.insert(prompts)
+    times = []
+    while responses := generator.next_generated():
+        if len(responses) == width:
+            times.append(time.perf_counter())
+    generator.close()
+    if len(times) < steps:
+        raise SystemExit(f"only {len(times)} of {steps} steps had {width} rows")
+    return width * (len(times) - 2) / (times[-1] - times[1])
+
+
+def measure_batches(model, args) -> None:
+    """Prints a table: depth, width, the median rate and each round's. Rounds are whole, so all is measured in turns."""
+    widths, depths = ([int(one) for one in text.split(",")] for text in (args.widths, args.depths))
+    print(f"{'depth':>8} {'width':>8}  median tok/s (each round)")
+    for depth in depths:
+        rates = {width: [] for width in widths}
+        for _ in range(args.repetitions):
+            for width in widths:
+                rates[width].append(run_batch(model, width, depth, args.decode_tokens))
+        for width, each in rates.items():
+            shown = " ".join(f"{rate:.2f}" for rate in each)
+            print(f"{depth:>8} {width:>8}  {statistics.median(each):8.2f}  ({shown})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
@@ -79,6 +113,8 @@ def main() -> None:
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--packed", action="store_true")
+    parser.add_argument("--widths", help="measure the batch generator at these widths")
+    parser.add_argument("--depths", default="16,1024")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.openblas and READY not in os.environ:
@@ -93,6 +129,9 @@ def main() -> None:
     load_start = time.perf_counter()
     model = MlxModel(args.model, dense=not args.packed)
     load_seconds = time.perf_counter() - load_start
+    if args.widths:
+        print(f"mlx {mx.__version__}, mlx-lm {mlx_lm.__version__}, {args.threads} threads, {gemm_rate():.1f} GFLOP/s")
+        return measure_batches(model.model, args)
     vocab = model.config["vocab_size"]
     rng = np.random.Generator(np.random.PCG64(1))
     prompt = rng.integers(vocab // 8, vocab, args.prompt_tokens).tolist()
