@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::BackendError;
-use crate::model::{KvAllocation, KvType, ModelInfo};
+use crate::model::{KvAllocation, KvLayout, KvType, ModelInfo};
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
 use crate::stream::GenerationStream;
@@ -57,6 +57,21 @@ pub struct Probe {
     pub settings: EngineSettings,
     /// Things a user should know (a slow path, an inexact conversion).
     pub notes: Vec<String>,
+}
+
+impl Probe {
+    /// How the KV cache would lie in memory after a load with these settings of [`LoadSpec`].
+    pub fn kv_layout(
+        &self,
+        kv_type: Option<KvType>,
+        kv_unified: Option<bool>,
+        prefill_chunk: u32,
+    ) -> KvLayout {
+        KvLayout {
+            kv_type: kv_type.unwrap_or(self.kv_type),
+            allocation: self.kv_allocation.for_load(kv_unified, prefill_chunk),
+        }
+    }
 }
 
 /// Settings of a load that not every engine has, each under its name in configurations.

@@ -4,6 +4,7 @@
 //! [`InferenceBackend`]; [`engine::Engine`] turns a runner into a [`LoadedModel`].
 
 pub mod backend;
+pub mod decision;
 pub mod engine;
 pub mod error;
 pub mod event;

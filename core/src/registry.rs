@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::backend::{InferenceBackend, Probe};
+use crate::decision::{DecisionFile, EngineIdentity, Found, MachineIdentity, Question};
 use crate::error::BackendError;
-use crate::model::{ModelFormat, ModelInfo};
+use crate::model::{ModelFormat, ModelInfo, fingerprint};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// A model's text side, made from its format and handed to whichever engine loads it.
@@ -23,7 +24,8 @@ pub type TextResolver = Arc<dyn Fn(&ModelInfo) -> Result<TextAssets, BackendErro
 /// Which engine a model shall run on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum EngineChoice {
-    /// The format's native engine if it accepts the model, else the first that does.
+    /// What a decision of the bench says, if one holds; else the format's native engine if it accepts the model, else the
+    /// first that does.
     #[default]
     Auto,
     /// This one or none.
@@ -53,12 +55,18 @@ pub struct Selection {
 pub struct Registry {
     backends: Vec<Arc<dyn InferenceBackend>>,
     text: TextResolver,
+    decisions: Option<Arc<(DecisionFile, MachineIdentity)>>,
 }
 
 impl Registry {
     /// Of these engines; `text` makes tokenizers and templates.
     pub fn new(backends: Vec<Arc<dyn InferenceBackend>>, text: TextResolver) -> Self {
-        Self { backends, text }
+        Self { backends, text, decisions: None }
+    }
+
+    /// The same registry, whose `auto` follows these decisions of the bench as far as they hold on this machine.
+    pub fn with_decisions(self, decisions: DecisionFile, machine: MachineIdentity) -> Self {
+        Self { decisions: Some(Arc::new((decisions, machine))), ..self }
     }
 
     /// The engines.
@@ -100,7 +108,45 @@ impl Registry {
         }
     }
 
+    /// What the bench's decisions say, if there is a file of them that names this model: the engine to follow, or why it
+    /// is not followed.
+    fn decided(&self, model: &ModelInfo) -> Option<Result<Selection, String>> {
+        let (file, machine) = &**self.decisions.as_ref()?;
+        // Most models have none; files are not sampled for an empty file of decisions.
+        if file.decisions.is_empty() {
+            return None;
+        }
+        let fingerprint = fingerprint(&model.files).ok()?;
+        let engines: Vec<EngineIdentity> =
+            self.backends.iter().map(|backend| EngineIdentity::of(&backend.info())).collect();
+        let now = jiff::Timestamp::now();
+        let question = Question { fingerprint: &fingerprint, machine, engines: &engines, now };
+        let decision = match file.find(question) {
+            Found::Nothing => return None,
+            Found::Stale(decision, why) => {
+                return Some(Err(format!("the bench's decision of {} is stale: {why}", decision.decided)));
+            }
+            Found::Decision(decision) => decision,
+        };
+        let Some(id) = &decision.engine else {
+            return Some(Err(format!("the bench of {}: {}", decision.decided, decision.reason)));
+        };
+        let backend = self.backends.iter().find(|backend| backend.info().id == *id)?;
+        Some(match backend.probe(model) {
+            Ok(probe) => {
+                let reason = format!("the bench of {}: {}", decision.decided, decision.reason);
+                Ok(Selection { backend: backend.clone(), probe, reason })
+            }
+            Err(error) => Err(format!("the bench chose `{id}`, which refuses the model now ({error})")),
+        })
+    }
+
     fn select_auto(&self, model: &ModelInfo) -> Result<Selection, BackendError> {
+        let beside = match self.decided(model) {
+            Some(Ok(selection)) => return Ok(selection),
+            Some(Err(why)) => format!("; {why}"),
+            None => String::new(),
+        };
         let (native, format) = match model.format {
             ModelFormat::Gguf => ("gguf", "a .gguf file"),
             ModelFormat::MlxDirectory => ("mlx", "an MLX directory"),
@@ -116,7 +162,7 @@ impl Registry {
                         None if id == native => format!("the native engine of {format}"),
                         None => format!("the first engine that takes {format}"),
                         Some((other, error)) => format!("{other} refused ({error})"),
-                    };
+                    } + &beside;
                     return Ok(Selection { backend: backend.clone(), probe, reason });
                 }
                 Err(error) => {

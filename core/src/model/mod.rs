@@ -5,6 +5,7 @@
 
 pub mod config;
 mod error;
+mod fingerprint;
 mod from_gguf;
 mod from_mlx;
 pub mod gguf;
@@ -25,11 +26,13 @@ mod windows;
 use std::path::Path;
 
 pub use error::ModelFileError;
+pub use fingerprint::fingerprint;
+pub(crate) use fingerprint::sample as sample_file;
 pub use info::{
     GenerationDefaults, LayerInfo, LayerKind, ModelFormat, ModelInfo, RopeInfo, RopeScaling, TokenizerKind,
     WeightSplit, WindowPattern,
 };
-pub use memory::{Fit, FitRequest, KvAllocation, KvType, MemoryError, MemoryPlan, fit, kv_bytes};
+pub use memory::{Fit, FitRequest, KvAllocation, KvLayout, KvType, MemoryError, MemoryPlan, fit, kv_bytes};
 pub use quant_config::{ForeignQuantization, QuantMode, QuantSpec, Quantization};
 
 /// Describes the model at `path`: a .gguf file (of a split model its first shard) or a directory with config.json and

@@ -120,6 +120,36 @@ impl KvAllocation {
     }
 }
 
+/// How an engine lays out a KV cache: enough to predict its bytes from a model's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KvLayout {
+    /// How elements are stored.
+    pub kv_type: KvType,
+    /// How many cells there are.
+    pub allocation: KvAllocation,
+}
+
+impl KvLayout {
+    /// Bytes of the cache of a load with room for `kv_tokens` over `n_sequences`, when `used_tokens` are in it: all of it
+    /// from the start, or as far as it has grown.
+    ///
+    /// # Errors
+    /// As [`KvAllocation::bytes`].
+    pub fn bytes(
+        self,
+        info: &ModelInfo,
+        kv_tokens: u64,
+        used_tokens: u64,
+        n_sequences: u32,
+    ) -> Result<u64, MemoryError> {
+        let n_tokens = match self.allocation {
+            KvAllocation::LlamaCpp { .. } => kv_tokens,
+            KvAllocation::Resident | KvAllocation::Mlx { .. } => used_tokens,
+        };
+        self.allocation.bytes(info, n_tokens, n_sequences, self.kv_type)
+    }
+}
+
 /// Both engines grow or pad caches to multiples of this.
 pub(super) const STEP: u64 = 256;
 

@@ -10,5 +10,5 @@ mod plan;
 
 pub use error::MemoryError;
 pub use fit::{Fit, FitRequest, fit};
-pub use kv::{KvAllocation, KvType, kv_bytes, kv_bytes_per_token};
+pub use kv::{KvAllocation, KvLayout, KvType, kv_bytes, kv_bytes_per_token};
 pub use plan::{MemoryPlan, compute_bytes};
