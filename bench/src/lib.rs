@@ -7,11 +7,17 @@
 //! puts many requests on one server or two.
 
 mod agreement;
+pub mod analysis;
 mod clock;
+pub mod compare;
+pub mod decision;
+mod environment;
 mod error;
 mod exclusive;
 mod files;
+pub mod forecast;
 pub mod http;
+pub mod import;
 mod input;
 pub mod load;
 mod machine;
@@ -23,13 +29,17 @@ pub mod parity;
 mod plan;
 pub mod report;
 mod reporter;
+pub mod roofline;
+pub mod schema;
 mod session;
 pub mod stats;
+pub mod validity;
 mod weights;
 mod work;
 
 pub use agreement::{Agreement, Flip, KlSummary, NonFinite, RowComparison, argmax, compare_rows};
 pub use clock::{Clock, SystemClock};
+pub use environment::Environment;
 pub use error::BenchError;
 pub use files::{FileHash, hash_file, hash_ids};
 pub use machine::Machine;

@@ -1,10 +1,11 @@
 //! The machine a measurement is from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 /// The machine a measurement is from. Absent figures are `None`, never empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// The processor's name.
     pub cpu: Option<String>,
@@ -23,6 +24,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Memory that processes could still have here, in bytes.
+    pub fn available_bytes() -> u64 {
+        let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+        System::new_with_specifics(kind).available_memory()
+    }
+
     /// This one. Milliseconds.
     pub fn this() -> Self {
         let kind = RefreshKind::nothing()
@@ -50,6 +57,7 @@ mod tests {
     fn this_machine_has_memory_and_a_thread() {
         let machine = Machine::this();
         assert!(machine.memory_bytes > 1 << 20, "{machine:?}");
+        assert!((1..=machine.memory_bytes).contains(&Machine::available_bytes()));
         assert!(machine.n_threads > 0 && !machine.arch.is_empty());
     }
 }

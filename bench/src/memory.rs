@@ -1,9 +1,10 @@
 //! What the process itself weighs, as the system counts it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A process's memory at one moment, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Footprint {
     /// Resident pages, shared ones in full.
     pub rss_bytes: u64,
@@ -14,7 +15,7 @@ pub struct Footprint {
 }
 
 /// By how much a footprint grew; negative where memory was given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FootprintDelta {
     /// See [`Footprint::rss_bytes`].
     pub rss_bytes: i64,

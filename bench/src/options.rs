@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use duet_core::WeightsMode;
 use duet_core::model::KvType;
@@ -10,6 +11,7 @@ use duet_core::model::KvType;
 use crate::clock::{Clock, SystemClock};
 use crate::error::BenchError;
 use crate::measure::WashOutRule;
+use crate::stats::verdict::MARGIN;
 use crate::weights::SameBits;
 
 /// The model or models to measure.
@@ -35,8 +37,8 @@ pub enum Text {
     File(PathBuf),
 }
 
-/// What to measure, and how much of it. [`BenchOptions::new`] is sized for three minutes with a small model on two
-/// cores.
+/// What to measure, and how much of it. [`BenchOptions::new`] is sized for less than a quarter of an hour,
+/// [`BenchOptions::quick`] for less than two minutes.
 #[derive(Clone)]
 pub struct BenchOptions {
     /// The model or models.
@@ -48,8 +50,21 @@ pub struct BenchOptions {
     pub n_prompt: u32,
     /// Tokens decoded after the prompt, in each mode. At least 2.
     pub n_decode: u32,
-    /// Blocks of four visits. One gives a ratio without an interval.
+    /// Blocks of four visits, or the most of them where a budget or a pilot decides. One gives a ratio without an
+    /// interval.
     pub n_blocks: u32,
+    /// Blocks of eight visits that measure each arm against itself, for the noise floor; 0: none, and the margin alone
+    /// decides what matters.
+    pub n_aa_blocks: u32,
+    /// Blocks that only tell how many it takes; 0: none.
+    pub n_pilot_blocks: u32,
+    /// Processes that share the blocks that a pilot asks for; this is one of them.
+    pub n_processes: u32,
+    /// Time for all blocks together; where the warm-up says that they take longer, there are fewer. Loading, agreement
+    /// and the comparison of the weights come on top.
+    pub budget: Option<Duration>,
+    /// How far from 1 a ratio has to be to matter: 0.03 for 3 %.
+    pub margin: f64,
     /// Positions to compare for the agreement, rounded up to whole windows, as far as the text goes; 0: none.
     pub n_agreement: u32,
     /// Tokens of a window of the agreement. At least 2. Cut to the models' contexts, and so that a window's logits
@@ -69,6 +84,8 @@ pub struct BenchOptions {
     pub kv_type: Option<KvType>,
     /// How engines that can choose hold quantised weights.
     pub weights: WeightsMode,
+    /// Whether to look at the machine during visits: other processes, clocks, swap, power.
+    pub watch_machine: bool,
     /// What can show the weights of both arms, if anything here can.
     pub same_bits: Option<Arc<dyn SameBits>>,
     /// The version of the program, for the manifest.
@@ -90,39 +107,55 @@ impl fmt::Debug for BenchOptions {
 }
 
 impl BenchOptions {
-    /// The default: five blocks of 512 + 32 tokens, agreement over 3,072 positions.
+    /// The default: up to eight blocks of 512 + 32 tokens and four for the noise floor, within ten minutes; agreement
+    /// over 3,072 positions.
     pub fn new(subject: Subject, text: Text) -> Self {
         Self {
             subject,
             engines: None,
             n_prompt: 512,
             n_decode: 32,
-            n_blocks: 5,
+            n_blocks: 8,
+            n_aa_blocks: 4,
+            n_pilot_blocks: 0,
+            n_processes: 1,
+            budget: Some(Duration::from_secs(600)),
+            margin: MARGIN,
             n_agreement: 3072,
             window: 512,
             text,
             seed: 1,
-            wash_out: WashOutRule { window: 4, tolerance: 0.02, max_steps: 16 },
+            wash_out: WashOutRule { window: 8, tolerance: 0.02, max_steps: 64 },
             threads: None,
             prefill_chunk: 512,
             kv_type: None,
             weights: WeightsMode::Auto,
+            watch_machine: true,
             same_bits: None,
             duet_version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: Arc::new(SystemClock::default()),
         }
     }
 
-    /// A first look in under a minute: three blocks of 128 + 16 tokens, agreement over 512 positions.
+    /// A first look: up to five blocks of 128 + 16 tokens within 75 seconds, no noise floor, agreement over 512
+    /// positions.
     pub fn quick(subject: Subject, text: Text) -> Self {
         Self {
             n_prompt: 128,
             n_decode: 16,
-            n_blocks: 3,
+            n_blocks: 5,
+            n_aa_blocks: 0,
+            budget: Some(Duration::from_secs(75)),
             n_agreement: 512,
             window: 256,
+            wash_out: WashOutRule { window: 4, tolerance: 0.02, max_steps: 32 },
             ..Self::new(subject, text)
         }
+    }
+
+    /// As many blocks as it takes to resolve the margin, up to sixty, told by a pilot; a noise floor from six blocks.
+    pub fn full(subject: Subject, text: Text) -> Self {
+        Self { n_blocks: 60, n_aa_blocks: 6, n_pilot_blocks: 5, budget: None, ..Self::new(subject, text) }
     }
 
     /// Checks every number against its range.
@@ -137,6 +170,13 @@ impl BenchOptions {
         check("n_prompt", self.n_prompt, 1, 1 << 24)?;
         check("n_decode", self.n_decode, 2, 1 << 24)?;
         check("n_blocks", self.n_blocks, 1, 10_000)?;
+        check("n_aa_blocks", self.n_aa_blocks, 0, 10_000)?;
+        check("n_pilot_blocks", self.n_pilot_blocks, 0, 10_000)?;
+        check("n_processes", self.n_processes, 1, 1000)?;
+        if !(0.0..1.0).contains(&self.margin) {
+            let message = format!("must be at least 0 and below 1, got {}", self.margin);
+            return Err(BenchError::Option { option: "margin", message });
+        }
         check("window", self.window, 2, 1 << 20)?;
         check("n_agreement", self.n_agreement, 0, 1 << 24)?;
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 20)?;

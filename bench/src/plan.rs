@@ -3,12 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::WashOutRule;
+use crate::order::{block_orders, order_name};
 
 /// One side of the comparison, before it is loaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedArm {
     /// How the report calls it: the engine's id, with a number where both arms have the same.
     pub label: String,
@@ -23,7 +25,7 @@ pub struct PlannedArm {
 }
 
 /// What will be done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// A and B.
     pub arms: Vec<PlannedArm>,
@@ -31,10 +33,16 @@ pub struct Plan {
     pub n_prompt: usize,
     /// Tokens decoded after it, in each mode.
     pub n_decode: usize,
-    /// The blocks: "ABBA" or "BAAB" each.
+    /// Blocks of each arm against itself, before the others.
+    pub n_aa_blocks: usize,
+    /// Blocks that only tell how many it takes.
+    pub n_pilot_blocks: usize,
+    /// The blocks: "ABBA" or "BAAB" each. With a pilot or a time to keep, what is printed first is the most.
     pub orders: Vec<String>,
     /// Seed of the orders.
     pub seed: u64,
+    /// How far from 1 a ratio has to be to matter: 0.03 for 3 %.
+    pub margin: f64,
     /// Most prompt tokens of a step.
     pub prefill_chunk: u32,
     /// When an arm counts as warm after a switch.
@@ -53,6 +61,15 @@ pub struct Plan {
     pub ids_sha256: String,
 }
 
+impl Plan {
+    /// Sets the numbers of blocks, and with them the orders.
+    pub(crate) fn set_counts(&mut self, n_aa: usize, n_pilot: usize, n_ab: usize) {
+        (self.n_aa_blocks, self.n_pilot_blocks) = (n_aa, n_pilot);
+        let orders = block_orders(self.seed, n_pilot + n_ab);
+        self.orders = orders[n_pilot..].iter().map(order_name).collect();
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (side, arm) in ["A", "B"].iter().zip(&self.arms) {
@@ -65,9 +82,19 @@ impl fmt::Display for Plan {
                 arm.weights
             )?;
         }
+        match self.n_aa_blocks {
+            0 => {}
+            n => writeln!(f, "{n} blocks of each arm against itself, for the noise floor")?,
+        }
+        let at_most = if self.n_pilot_blocks > 0 {
+            writeln!(f, "{} blocks to see how much they vary", self.n_pilot_blocks)?;
+            "at most "
+        } else {
+            ""
+        };
         writeln!(
             f,
-            "{} blocks ({}) of 4 visits, each {} prompt + {} decoded tokens in two modes",
+            "{at_most}{} blocks ({}) of 4 visits, each {} prompt + {} decoded tokens in two modes",
             self.orders.len(),
             self.orders.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" ")
                 + if self.orders.len() > 8 { " …" } else { "" },

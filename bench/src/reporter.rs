@@ -14,6 +14,10 @@ pub enum Phase {
     Loading(String),
     /// The first requests of this arm, which do not count. Counts requests.
     WarmingUp(String),
+    /// Each arm against itself. Counts visits, eight per block.
+    NoiseFloor,
+    /// Blocks that tell how many more it takes. Counts visits, four per block.
+    Pilot,
     /// The blocks. Counts visits, four per block.
     Measuring,
     /// The agreement. Counts windows, twice each (once per arm).
@@ -28,6 +32,8 @@ impl fmt::Display for Phase {
             Phase::Hashing => write!(f, "hashing the files"),
             Phase::Loading(arm) => write!(f, "loading {arm}"),
             Phase::WarmingUp(arm) => write!(f, "warming up {arm}"),
+            Phase::NoiseFloor => write!(f, "noise floor"),
+            Phase::Pilot => write!(f, "pilot"),
             Phase::Measuring => write!(f, "measuring"),
             Phase::Agreement => write!(f, "agreement"),
             Phase::Weights => write!(f, "comparing weights"),
@@ -39,7 +45,7 @@ impl fmt::Display for Phase {
 pub trait Reporter: Send + Sync {
     /// What will be done; before anything is loaded.
     fn planned(&self, plan: &Plan);
-    /// How long the rest will take, from the warm-up's speeds.
+    /// How long the rest will take: from the warm-up's speeds, and again once a pilot has told how many blocks it takes.
     fn estimated(&self, remaining: Duration);
     /// `done` of `total` units of this phase; `total` is 0 where it is not known.
     fn progress(&self, phase: &Phase, done: u64, total: u64);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use duet_core::model::ModelInfo;
 use duet_core::{LoadedInfo, WeightsMode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An arm, as far as its weights go.
@@ -43,7 +44,7 @@ pub trait SameBits: Send + Sync {
 }
 
 /// What is known about the weights of both arms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum WeightProof {
     /// Every value of every tensor is the same.
@@ -123,7 +124,7 @@ fn difference(TensorPair { name, a, b }: TensorPair<'_>) -> Option<String> {
 }
 
 /// What a ratio between two arms compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Grade {
     /// Equal values, equal bytes per token: engines are compared.
     A,
@@ -136,7 +137,7 @@ pub enum Grade {
 }
 
 /// A grade and its reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Graded {
     /// The grade.
     pub grade: Grade,

@@ -36,7 +36,8 @@ impl Text {
 pub(crate) struct Sizes {
     pub(crate) n_prompt: usize,
     pub(crate) n_decode: usize,
-    pub(crate) n_blocks: usize,
+    /// Requests that need a prompt of their own, the warm-up's among them.
+    pub(crate) n_requests: usize,
     pub(crate) n_windows: usize,
     pub(crate) window: usize,
     pub(crate) n_wash_out: usize,
@@ -47,13 +48,13 @@ const MAX_WINDOW_BYTES: usize = 512 << 20;
 
 impl Sizes {
     /// From options that are valid, for models with this context and logits of this width.
-    pub(crate) fn new(options: &BenchOptions, context_length: u32, n_vocab: u32) -> Self {
+    pub(crate) fn new(options: &BenchOptions, context_length: u32, n_vocab: u32, n_requests: usize) -> Self {
         let fits = MAX_WINDOW_BYTES / (4 * (n_vocab as usize).max(1));
         let window = (options.window as usize).min(context_length as usize).min(fits).max(2);
         Self {
             n_prompt: options.n_prompt as usize,
             n_decode: options.n_decode as usize,
-            n_blocks: options.n_blocks as usize,
+            n_requests,
             n_windows: (options.n_agreement as usize).div_ceil(window),
             window,
             n_wash_out: options.wash_out.max_steps,
@@ -64,11 +65,6 @@ impl Sizes {
     pub(crate) fn longest(&self) -> usize {
         let window = if self.n_windows > 0 { self.window } else { 0 };
         (self.n_prompt + self.n_decode).max(window).max(self.n_wash_out + 1)
-    }
-
-    /// Requests that need a prompt of their own: two per block and arm, which the arms share, and the warm-up's.
-    fn n_requests(&self) -> usize {
-        2 * self.n_blocks + 1
     }
 }
 
@@ -99,12 +95,12 @@ impl Work {
         let n_bos = usize::from(bos.is_some());
         let request = (sizes.n_prompt + sizes.n_decode).max(sizes.n_wash_out + 1) - n_bos;
         let window = sizes.window - n_bos;
-        let n_needed = (request + sizes.n_requests() - 1).max(sizes.n_windows.min(1) * window);
+        let n_needed = (request + sizes.n_requests - 1).max(sizes.n_windows.min(1) * window);
         if ids.len() < n_needed {
             return Err(BenchError::TextTooShort { n_tokens: ids.len(), n_needed });
         }
         sizes.n_windows = sizes.n_windows.min(ids.len() / window);
-        let stride = (ids.len() - request) / (sizes.n_requests() - 1);
+        let stride = (ids.len() - request) / (sizes.n_requests - 1);
         Ok(Self { ids_sha256: hash_ids(&ids), ids, bos, sizes, stride, text_name: name })
     }
 
@@ -149,7 +145,7 @@ mod tests {
 
     #[test]
     fn requests_and_windows_are_cut_to_size() {
-        let sizes = Sizes { n_prompt: 6, n_decode: 2, n_blocks: 2, n_windows: 3, window: 5, n_wash_out: 4 };
+        let sizes = Sizes { n_prompt: 6, n_decode: 2, n_requests: 5, n_windows: 3, window: 5, n_wash_out: 4 };
         let text = "abcdefghijklm";
         let work = Work::new("t".into(), text, &ByteTokenizer::default(), sizes).unwrap();
         let starts: Vec<_> = (0..5).map(|index| work.request(index)).collect();
@@ -168,13 +164,13 @@ mod tests {
     #[test]
     fn a_window_is_cut_to_the_context_and_to_memory() {
         let options = BenchOptions::new(crate::Subject::One("x".into()), Text::built_in());
-        assert_eq!(Sizes::new(&options, 4096, 49_152).window, 512);
-        assert_eq!(Sizes::new(&options, 4096, 262_144).window, 512);
-        assert_eq!(Sizes::new(&options, 300, 49_152).window, 300);
+        assert_eq!(Sizes::new(&options, 4096, 49_152, 11).window, 512);
+        assert_eq!(Sizes::new(&options, 4096, 262_144, 11).window, 512);
+        assert_eq!(Sizes::new(&options, 300, 49_152, 11).window, 300);
         assert_eq!(
-            (Sizes::new(&options, 300, 49_152).n_windows, Sizes::new(&options, 300, 9).longest()),
+            (Sizes::new(&options, 300, 49_152, 11).n_windows, Sizes::new(&options, 300, 9, 11).longest()),
             (11, 544)
         );
-        assert_eq!(Sizes::new(&options, 4096, 1 << 20).window, 128);
+        assert_eq!(Sizes::new(&options, 4096, 1 << 20, 11).window, 128);
     }
 }

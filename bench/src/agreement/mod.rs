@@ -9,13 +9,14 @@ mod run;
 pub use rows::{NonFinite, RowComparison, argmax, compare_rows};
 pub(crate) use run::{AgreementError, AgreementWork, run};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::stats::proportion::{Proportion, wilson};
 use crate::stats::{mean, median, quantile};
 
 /// How alike two arms computed on one text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// Windows of text, each evaluated from an empty cache.
     pub n_windows: usize,
@@ -40,7 +41,7 @@ pub struct Agreement {
 }
 
 /// A distribution of distances, in nats.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KlSummary {
     /// Mean.
     pub mean: f64,
@@ -53,7 +54,7 @@ pub struct KlSummary {
 }
 
 /// A position at which the arms find different tokens the most probable.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Flip {
     /// Which position, counted over all windows.
     pub position: usize,

@@ -8,7 +8,7 @@ use super::sizes::Sizes;
 use crate::http::Answer;
 use crate::machine::Machine;
 use crate::order::{BlockOrder, Side, order_name};
-use crate::stats::ratio::{RatioInterval, block_log_ratio, ratio};
+use crate::stats::ratio::{Ratio, RatioInterval, block_log_ratio};
 use crate::stats::{median, quantile};
 
 /// A request and what came of it.
@@ -180,7 +180,7 @@ fn comparison(figure: &Figure, visits: &[Visit], n_arms: usize, n_blocks: usize)
         let (a, b) = (values(Side::A, Some(block)), values(Side::B, Some(block)));
         if a.len() == b.len() { block_log_ratio(&a, &b) } else { None }
     });
-    let found = blocks.collect::<Option<Vec<f64>>>().and_then(|blocks| ratio(blocks, 0.95));
+    let found = blocks.collect::<Option<Vec<f64>>>().and_then(Ratio::of_blocks);
     let ratio = found.map(|found| ValueRatio {
         a_over_b: found.time_ratio,
         interval: found.interval,

@@ -7,7 +7,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent
 use super::figure::Better;
 use super::report::{Comparison, LoadReport, Spread, ValueRatio};
 use crate::order::{Side, order_name};
-use crate::report::table::{digits, wrap};
+use crate::report::table::wrap;
+use crate::report::words::digits;
 
 const WIDTH: u16 = 110;
 

@@ -6,13 +6,14 @@ use duet_core::LoadedModel;
 use duet_core::event::{FinishReason, GenerationEvent};
 use duet_core::request::GenerateRequest;
 use duet_core::text::TokenId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MeasureError;
 use crate::clock::{Clock, nanos};
 
 /// What one request at the engine's level took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineSample {
     /// Call of `generate` → first token received.
     pub ttft_ns: u64,
@@ -40,6 +41,7 @@ pub async fn measure_engine(
 ) -> Result<EngineSample, MeasureError> {
     let mut request = GenerateRequest::new(id, prompt, n_tokens);
     request.ignore_eos = true;
+    request.use_prefix_cache = false;
     let mut received = Vec::with_capacity(n_tokens as usize);
     let mut ids = Vec::with_capacity(n_tokens as usize);
     let submitted = clock.now();
@@ -54,7 +56,8 @@ pub async fn measure_engine(
             Some(Err(error)) => return Err(error.into()),
             None => {
                 let ending = "the stream ended without saying why".to_owned();
-                return Err(MeasureError::TokenCount { n_tokens: ids.len(), wanted: n_tokens, ending });
+                let (n_tokens, wanted) = (ids.len(), n_tokens);
+                return Err(MeasureError::TokenCount { n_tokens, wanted, ending, stopped: false });
             }
         }
     };
@@ -62,7 +65,8 @@ pub async fn measure_engine(
         Some(first) if ids.len() == n_tokens as usize && finished.reason == FinishReason::Length => *first,
         _ => {
             let ending = format!("finished by {:?}", finished.reason);
-            return Err(MeasureError::TokenCount { n_tokens: ids.len(), wanted: n_tokens, ending });
+            let stopped = matches!(finished.reason, FinishReason::Stop(_));
+            return Err(MeasureError::TokenCount { n_tokens: ids.len(), wanted: n_tokens, ending, stopped });
         }
     };
     Ok(EngineSample {

@@ -11,6 +11,8 @@ pub use wash_out::{WashOut, WashOutRule, wash_out};
 
 use duet_core::BackendError;
 
+use crate::validity::Code;
+
 /// Why a request could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,5 +47,19 @@ pub enum MeasureError {
         wanted: u32,
         /// How it ended.
         ending: String,
+        /// Whether the model ended it (an end-of-generation token that should have been ignored).
+        stopped: bool,
     },
+}
+
+impl MeasureError {
+    /// The code of a finding, for failures that have one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::NonFinite { .. } => Some(Code::NonFinite),
+            Self::TokenCount { stopped: true, .. } => Some(Code::EarlyEos),
+            Self::TokenCount { .. } => Some(Code::Tokens),
+            _ => None,
+        }
+    }
 }

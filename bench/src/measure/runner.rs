@@ -2,6 +2,7 @@
 
 use duet_core::text::TokenId;
 use duet_core::{ModelRunner, PlanRow, RowTokens, SeqId, StepPlan, Want};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MeasureError;
@@ -20,7 +21,7 @@ pub struct RunnerWork {
 }
 
 /// What one request at the runner's level took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunnerSample {
     /// First submit → the prompt's last logits on the host and their argmax known.
     pub prefill_ns: u64,
@@ -30,6 +31,8 @@ pub struct RunnerSample {
     pub first_top: TokenId,
     /// Forward passes over the weights that the engine counted.
     pub n_forward_passes: u64,
+    /// The KV cache by the engine's own count, with the whole request in it; read after the last step.
+    pub kv_bytes: Option<u64>,
 }
 
 /// Measures one request with the runner to itself: evaluates `ids[..n_prompt]`, then feeds the ids after them one by
@@ -71,9 +74,10 @@ pub fn measure_runner(
         sequence.step(*id)?;
         step_ns.push(nanos(clock.now().saturating_sub(started)));
     }
+    let kv_bytes = sequence.runner.memory().kv_bytes;
     drop(sequence);
     let n_forward_passes = runner.n_forward_passes() - passes_before;
-    Ok(RunnerSample { prefill_ns, step_ns, first_top, n_forward_passes })
+    Ok(RunnerSample { prefill_ns, step_ns, first_top, n_forward_passes, kv_bytes })
 }
 
 /// Sequence 0 of a runner, from empty to released.

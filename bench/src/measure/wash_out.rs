@@ -5,15 +5,19 @@
 
 use duet_core::ModelRunner;
 use duet_core::text::TokenId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MeasureError;
 use super::runner::Sequence;
 use crate::clock::{Clock, nanos};
 use crate::stats::median;
+use crate::stats::robust::robust_sd;
 
-/// When an engine counts as warm.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// When an engine counts as warm: when the medians of the last `window` steps and of as many before them differ by no
+/// more than `tolerance`, or by no more than steps of that spread let expect. Without the second, a machine on which
+/// steps vary by 5 % would never be warm, and what has to be waited for is the end of a change, not of the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WashOutRule {
     /// Steps compared with as many before them. At least 1.
     pub window: usize,
@@ -24,7 +28,7 @@ pub struct WashOutRule {
 }
 
 /// What a wash-out took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WashOut {
     /// Times of the discarded steps.
     pub step_ns: Vec<u64>,
@@ -67,15 +71,17 @@ pub fn wash_out(
     Ok(WashOut { step_ns, steady })
 }
 
-/// Whether the last window's median is within the tolerance of the window's before it.
+/// Whether the last window's median is the one before it, within tolerance or noise.
 fn is_steady(step_ns: &[u64], rule: &WashOutRule) -> bool {
     let window = rule.window.max(1);
     let Some(start) = step_ns.len().checked_sub(2 * window) else { return false };
     let tail: Vec<f64> = step_ns[start..].iter().map(|ns| *ns as f64).collect();
-    match (median(&tail[..window]), median(&tail[window..])) {
-        (Some(before), Some(last)) => (last - before).abs() <= rule.tolerance * before,
-        _ => false,
-    }
+    let (before, last) = tail.split_at(window);
+    let (Some(from), Some(to)) = (median(before), median(last)) else { return false };
+    // The standard error of a median is 1.2533 times a mean's; of a difference, √2 times that. Twice it.
+    let spread = robust_sd(before).zip(robust_sd(last)).map_or(0.0, |(a, b)| f64::midpoint(a, b));
+    let noise = 2.0 * 1.2533 * spread * (2.0 / window as f64).sqrt();
+    (to - from).abs() <= (rule.tolerance * from).max(noise)
 }
 
 #[cfg(test)]
@@ -94,5 +100,18 @@ mod tests {
         );
         assert!(!is_steady(&[100, 100, 100, 100, 103, 103, 103, 103], &RULE));
         assert!(!is_steady(&[103, 103, 103, 103, 100, 100, 100, 100], &RULE), "faster is not steady either");
+    }
+
+    #[test]
+    fn noise_is_no_change() {
+        let noisy = [100, 93, 108, 96, 104, 110, 99, 111];
+        assert!(is_steady(&noisy, &RULE), "medians 98 and 107, but steps vary by as much");
+        let falling: Vec<u64> = (0..16).map(|step| 200 - 6 * step).collect();
+        let rule = WashOutRule { window: 8, ..RULE };
+        assert!(!is_steady(&falling, &rule), "a change is one, however smooth");
+        assert!(is_steady(
+            &[&falling[..], &[104, 109, 99, 106, 103, 98, 105, 101].repeat(2)].concat(),
+            &rule
+        ));
     }
 }

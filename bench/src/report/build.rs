@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
+use duet_core::decision::device_name;
 use duet_core::model::ModelInfo;
 use duet_core::{BackendInfo, Capabilities, LoadedInfo};
 
 use super::{
-    ArmFailure, ArmMemory, ArmReport, Block, Comparison, EngineReport, Flag, LoadedReport, Manifest, Metric,
+    ArmFailure, ArmMemory, ArmReport, Block, BlockKind, EngineReport, LoadedReport, Manifest, Metric,
     ModelReport, Report, Summary, Visit,
 };
 use crate::agreement::Agreement;
+use crate::analysis::{Analysis, Question, analyse};
 use crate::clock::nanos;
 use crate::files::FileHash;
 use crate::order::Side;
 use crate::plan::Plan;
-use crate::stats::ratio::{Ratio, block_log_ratio, ratio};
 use crate::weights::{WeightProof, grade};
-
-/// Nominal coverage of the intervals.
-const CONFIDENCE: f64 = 0.95;
 
 /// What a run has collected of one arm.
 pub(crate) struct ArmFacts {
@@ -30,6 +28,7 @@ pub(crate) struct ArmFacts {
     pub(crate) files: Vec<FileHash>,
     pub(crate) loaded: Option<(LoadedInfo, Capabilities, std::time::Duration)>,
     pub(crate) memory: Option<ArmMemory>,
+    pub(crate) memory_bytes_per_second: Option<f64>,
     pub(crate) warm_up: Option<Visit>,
     pub(crate) failure: Option<ArmFailure>,
 }
@@ -46,18 +45,16 @@ pub(crate) fn build(
     let infos = arms.each_ref().map(|arm| arm.loaded.as_ref().map(|(info, ..)| info));
     let grade = infos[0].zip(infos[1]).map(|(a, b)| grade(&weights, a, b));
     let differences = infos[0].zip(infos[1]).map(|(a, b)| differences(a, b)).unwrap_or_default();
-    let notes = notes(&arms, &blocks);
+    let notes = notes(&arms);
     let definitions =
         Metric::ALL.iter().map(|metric| (metric.name().to_owned(), metric.definition().to_owned())).collect();
-    let comparisons = Metric::ALL
-        .iter()
-        .filter_map(|&metric| Some(Comparison { metric, ratio: compare(metric, &blocks)? }))
-        .collect();
     let mut sides = Side::BOTH.into_iter();
     let arms = arms.map(|arm| {
         let side = sides.next().unwrap_or(Side::B);
         arm_report(side, arm, &blocks, plan.n_prompt)
     });
+    let question = Question { margin: plan.margin, n_decode: plan.n_decode, grade: grade.clone() };
+    let Analysis { comparisons, findings } = analyse(&blocks, &arms, &question);
     let (agreement, no_agreement) = match agreement {
         Ok(agreement) => (Some(agreement), None),
         Err(reason) => (None, Some(reason)),
@@ -69,6 +66,7 @@ pub(crate) fn build(
         definitions,
         arms: arms.into(),
         comparisons,
+        findings,
         agreement,
         no_agreement,
         weights,
@@ -79,28 +77,12 @@ pub(crate) fn build(
     }
 }
 
-fn compare(metric: Metric, blocks: &[Block]) -> Option<Ratio> {
-    let log_ratio = |block: &Block| {
-        let times = |side| -> Option<Vec<f64>> {
-            let visits: Vec<&Visit> = block.visits.iter().filter(|visit| visit.side == side).collect();
-            // A block with one visit of an arm is no longer mirrored: a drift would enter.
-            if visits.len() == 2 {
-                visits.into_iter().map(|visit| metric.time_ns(visit)).collect()
-            } else {
-                None
-            }
-        };
-        block_log_ratio(&times(Side::A)?, &times(Side::B)?)
-    };
-    ratio(blocks.iter().filter_map(log_ratio).collect(), CONFIDENCE)
-}
-
 fn arm_report(side: Side, arm: ArmFacts, blocks: &[Block], n_prompt: usize) -> ArmReport {
-    let visits = || blocks.iter().flat_map(|block| &block.visits).filter(|visit| visit.side == side);
+    let ab = || blocks.iter().filter(|block| block.kind == BlockKind::Ab);
+    let visits = || ab().flat_map(|block| &block.visits).filter(|visit| visit.arm == side);
     let summaries =
         Metric::ALL.iter().filter_map(|metric| Summary::of(*metric, visits(), n_prompt)).collect();
-    let devices =
-        arm.backend.devices.iter().map(|device| format!("{} ({})", device.name, device.description));
+    let devices = arm.backend.devices.iter().map(device_name);
     ArmReport {
         side,
         label: arm.label,
@@ -127,6 +109,7 @@ fn arm_report(side: Side, arm: ArmFacts, blocks: &[Block], n_prompt: usize) -> A
             device: info.device,
             weights: info.weights,
             weight_bytes_per_token: info.weight_bytes_per_token,
+            memory_bytes_per_second: arm.memory_bytes_per_second,
             kv_type: info.kv_type,
             notes: info.notes,
             load_ns: nanos(load_time),
@@ -155,30 +138,12 @@ fn differences(a: &LoadedInfo, b: &LoadedInfo) -> Vec<String> {
     found
 }
 
-fn notes(arms: &[ArmFacts; 2], blocks: &[Block]) -> Vec<String> {
+fn notes(arms: &[ArmFacts; 2]) -> Vec<String> {
     let mut notes = Vec::new();
-    for (side, arm) in Side::BOTH.into_iter().zip(arms) {
+    for arm in arms {
         let label = &arm.label;
         let own = arm.loaded.iter().flat_map(|(info, ..)| &info.notes);
         notes.extend(arm.probe_notes.iter().chain(own).map(|note| format!("{label}: {note}")));
-        if let Some((info, ..)) = &arm.loaded
-            && info.backend != arm.backend.id
-        {
-            notes.push(format!("{label}: the loaded model says that it runs on `{}`", info.backend));
-        }
-        let flagged = |flag| {
-            let visits = blocks.iter().flat_map(|block| &block.visits);
-            visits.filter(|visit| visit.side == side && visit.flags.contains(&flag)).count()
-        };
-        match flagged(Flag::CacheHit) {
-            0 => {}
-            n => notes
-                .push(format!("{label}: CACHE_HIT in {n} visits, whose engine-level figures enter no ratio")),
-        }
-        match flagged(Flag::NoSteady) {
-            0 => {}
-            n => notes.push(format!("{label}: NO_STEADY in {n} visits: the wash-out ended at its limit")),
-        }
     }
     notes
 }

@@ -1,12 +1,13 @@
 //! The figures of a request and what exactly each of them is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Flag, Visit};
+use super::Visit;
 use crate::stats::median;
 
 /// A figure that every request has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Prompt evaluation at the runner's level.
@@ -17,6 +18,25 @@ pub enum Metric {
     Ttft,
     /// The engine's own greedy loop at the engine's level.
     DecodeNative,
+}
+
+/// Where a figure is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// `ModelRunner::submit` and `collect`.
+    Runner,
+    /// `LoadedModel::generate`.
+    Engine,
+}
+
+impl Level {
+    /// Its figures.
+    pub fn metrics(self) -> &'static [Metric] {
+        match self {
+            Level::Runner => &[Metric::Prefill, Metric::DecodeForced],
+            Level::Engine => &[Metric::Ttft, Metric::DecodeNative],
+        }
+    }
 }
 
 impl Metric {
@@ -63,13 +83,12 @@ impl Metric {
     }
 
     /// The time of this figure in one visit, in nanoseconds: of a whole prompt, or the median step. `None` if it was
-    /// not measured or may not enter a verdict.
+    /// not measured.
     pub fn time_ns(self, visit: &Visit) -> Option<f64> {
         let median_of = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
         match self {
             Metric::Prefill => visit.runner.as_ref().map(|sample| sample.prefill_ns as f64),
             Metric::DecodeForced => visit.runner.as_ref().and_then(|sample| median_of(&sample.step_ns)),
-            _ if visit.flags.contains(&Flag::CacheHit) => None,
             Metric::Ttft => visit.engine.as_ref().map(|sample| sample.ttft_ns as f64),
             Metric::DecodeNative => visit.engine.as_ref().and_then(|sample| median_of(&sample.itl_ns)),
         }
@@ -86,7 +105,7 @@ impl Metric {
 }
 
 /// A figure of one arm over all its requests, in the figure's unit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Which figure.
     pub metric: Metric,

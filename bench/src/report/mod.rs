@@ -1,29 +1,41 @@
 //! The report: everything that was measured, with what it was measured on. Its JSON form is the schema
 //! [`Report::SCHEMA`]; a field is never given another meaning without another number there.
 
+mod block;
 mod build;
+mod csv;
+mod html;
+mod markdown;
+mod merge;
 mod metric;
+mod read;
 pub(crate) mod table;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 
+pub use block::{Block, BlockKind, Visit, VisitFailure};
 pub(crate) use build::{ArmFacts, build};
 use duet_core::MemoryReport;
-pub use metric::{Metric, Summary};
+pub use merge::MergeError;
+pub use metric::{Level, Metric, Summary};
+pub use read::ReadError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::Agreement;
 use crate::files::FileHash;
 use crate::machine::Machine;
-use crate::measure::{EngineSample, RunnerSample, WashOut};
 use crate::memory::FootprintDelta;
 use crate::order::Side;
 use crate::plan::Plan;
 use crate::stats::ratio::Ratio;
+use crate::stats::verdict::{Margin, Verdict};
+use crate::validity::{Code, Finding};
 use crate::weights::{Graded, WeightProof};
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`Report::SCHEMA`].
     pub schema: String,
@@ -37,6 +49,8 @@ pub struct Report {
     pub arms: Vec<ArmReport>,
     /// A against B, figure by figure. Figures that one arm lacks are left out.
     pub comparisons: Vec<Comparison>,
+    /// What speaks against the measurement or parts of it, and what that takes out of the verdicts.
+    pub findings: Vec<Finding>,
     /// How alike the arms compute; absent if it was not asked for or could not be had.
     pub agreement: Option<Agreement>,
     /// Why `agreement` is absent.
@@ -54,7 +68,7 @@ pub struct Report {
 }
 
 /// When, where and by what a report was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     /// The start, UTC, RFC 3339.
     pub started: String,
@@ -75,7 +89,7 @@ pub struct Manifest {
 }
 
 /// One arm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmReport {
     /// A or B.
     pub side: Side,
@@ -98,7 +112,7 @@ pub struct ArmReport {
 }
 
 /// An engine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineReport {
     /// Its id.
     pub id: String,
@@ -117,7 +131,7 @@ pub struct EngineReport {
 }
 
 /// A model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelReport {
     /// "gguf" or "mlx".
     pub format: String,
@@ -136,7 +150,7 @@ pub struct ModelReport {
 }
 
 /// What an engine said after loading.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadedReport {
     /// The engine's id as the loaded model tells it: proof of the arm.
     pub backend: String,
@@ -146,6 +160,9 @@ pub struct LoadedReport {
     pub weights: String,
     /// Bytes of weights read by one decode step.
     pub weight_bytes_per_token: u64,
+    /// Bytes per second at which this machine reads as many bytes with as many threads, measured after the run; absent
+    /// for devices with a memory of their own.
+    pub memory_bytes_per_second: Option<f64>,
     /// Type of the KV cache's elements.
     pub kv_type: String,
     /// Kernel choices.
@@ -163,9 +180,11 @@ pub struct LoadedReport {
 }
 
 /// Memory of an arm. Absent figures are `None`, never 0.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmMemory {
-    /// By the engine's own count, after the warm-up.
+    /// The KV cache as it was predicted from the model's headers and the engine's layout; absent where there is no rule.
+    pub predicted_kv_bytes: Option<u64>,
+    /// By the engine's own count after the warm-up; the KV cache with a whole request in it.
     pub engine: EngineMemory,
     /// By which the process grew from before the load to after it.
     pub process_load: Option<FootprintDelta>,
@@ -174,7 +193,7 @@ pub struct ArmMemory {
 }
 
 /// Memory by the engine's own count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineMemory {
     /// Weights as held.
     pub weights_bytes: Option<u64>,
@@ -194,62 +213,49 @@ impl From<MemoryReport> for EngineMemory {
 }
 
 /// How an arm failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmFailure {
     /// What was going on ("loading", "block 2, visit 3").
     pub during: String,
     /// The error and its causes.
     pub error: String,
+    /// What it is, where that has a code.
+    pub code: Option<Code>,
 }
 
 /// One figure of A against B.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Which figure.
     pub metric: Metric,
-    /// Time of A / time of B, from blocks in which every visit of both arms has the figure.
-    pub ratio: Ratio,
+    /// Time of A / time of B over the blocks that nothing speaks against; absent if there is none.
+    pub ratio: Option<Ratio>,
+    /// A/B blocks that findings took out.
+    pub n_void: usize,
+    /// Each arm against itself, where that was measured.
+    pub aa: Vec<SelfRatio>,
+    /// How far from 1 the ratio has to be to matter.
+    pub margin: Margin,
+    /// What the ratio says.
+    pub verdict: Verdict,
+    /// What the ratio compares, with the reason; absent if an arm was not loaded.
+    pub grade: Option<Graded>,
 }
 
-/// Four visits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Block {
-    /// "ABBA" or "BAAB".
-    pub order: String,
-    /// Its visits in the order of time; those of an arm that had failed are missing.
-    pub visits: Vec<Visit>,
-}
-
-/// One arm's turn: a wash-out if the other was before it, a request at the runner's level, one at the engine's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Visit {
+/// One figure of an arm against itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SelfRatio {
     /// Whose.
-    pub side: Side,
-    /// Which request: equal numbers have equal ids.
-    pub request: usize,
-    /// The steps thrown away before; absent without a switch.
-    pub wash_out: Option<WashOut>,
-    /// At the runner's level.
-    pub runner: Option<RunnerSample>,
-    /// At the engine's level.
-    pub engine: Option<EngineSample>,
-    /// What is wrong with it.
-    pub flags: Vec<Flag>,
-}
-
-/// What may be wrong with a visit. Nothing flagged is dropped from the raw samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Flag {
-    /// The engine took prompt tokens from a cache: its engine-level figures enter no ratio.
-    CacheHit,
-    /// The wash-out ended at its limit. Said, but not held against the visit.
-    NoSteady,
+    pub arm: Side,
+    /// The ratio of its times to its times: 1, but for noise.
+    pub ratio: Ratio,
+    /// How far from 1 its 95 % interval reaches: 0.02 for 2 %. The larger of both arms' is the noise floor.
+    pub floor: f64,
 }
 
 impl Report {
     /// The name and version of the JSON form.
-    pub const SCHEMA: &'static str = "duet-bench/1";
+    pub const SCHEMA: &'static str = "duet-bench/2";
 
     /// Whether both arms came through, and the agreement with them if it was asked for.
     pub fn is_complete(&self) -> bool {

@@ -6,12 +6,14 @@ use comfy_table::{
     Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, TableComponent, Width, presets,
 };
 
-use super::{ArmMemory, ArmReport, Metric, Report};
+use super::words::{engine_memory, mb, ratio_text, summary};
+use super::{ArmReport, Metric, Report};
+use crate::order::Side;
 use crate::stats::ratio::Ratio;
 
 const WIDTH: u16 = 100;
-/// Name, A, B, ratio.
-const COLUMNS: [u16; 4] = [26, 24, 24, 26];
+/// Name, A, B, ratio, verdict; between them one column each.
+const COLUMNS: [u16; 5] = [21, 19, 19, 21, 16];
 
 impl Report {
     /// The arms, the table, the agreement, and what the figures are. No colours, no trailing line break.
@@ -54,35 +56,52 @@ impl Report {
             table.remove_style(line);
         }
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-        table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
-        let label = |index: usize| self.arms.get(index).map_or("-", |arm| arm.label.as_str());
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let ratio = format!("{} ÷ {} speed [95 %]", label(0), label(1));
+        let (a, b) = (self.label(Side::A), self.label(Side::B));
+        let ratio = format!("{a} ÷ {b} [95 %]");
         table.set_header([
             Cell::new(""),
-            right(label(0).to_owned()),
-            right(label(1).to_owned()),
+            right(a.to_owned()),
+            right(b.to_owned()),
             right(ratio),
+            right("verdict, grade".to_owned()),
         ]);
-        let mut row = |name: &str, of: &dyn Fn(&ArmReport) -> Option<String>, ratio: String| {
+        let mut row = |name: &str,
+                       of: &dyn Fn(&ArmReport) -> Option<String>,
+                       [ratio, verdict]: [String; 2]| {
             let cell = |index: usize| self.arms.get(index).and_then(of).unwrap_or_else(|| "-".to_owned());
-            table.add_row([Cell::new(name), right(cell(0)), right(cell(1)), right(ratio)]);
+            table.add_row([Cell::new(name), right(cell(0)), right(cell(1)), right(ratio), right(verdict)]);
         };
         for metric in Metric::ALL {
             let comparison = self.comparisons.iter().find(|comparison| comparison.metric == metric);
-            let ratio = comparison.map_or_else(|| "-".to_owned(), |comparison| ratio_text(&comparison.ratio));
-            row(&format!("{}, {}", metric.name(), metric.unit()), &|arm| summary(arm, metric), ratio);
+            let dash = || "-".to_owned();
+            let ratio = comparison.and_then(|found| found.ratio.as_ref()).map_or_else(dash, ratio_text);
+            let verdict = comparison.map_or_else(dash, |found| {
+                let grade =
+                    found.grade.as_ref().map_or_else(String::new, |graded| format!(", {:?}", graded.grade));
+                format!("{}{grade}", self.verdict_in_short(&found.verdict))
+            });
+            row(
+                &format!("{}, {}", metric.name(), metric.unit()),
+                &|arm| summary(arm, metric),
+                [ratio, verdict],
+            );
         }
-        let none = String::new;
+        let none = || [String::new(), String::new()];
         row("load, s", &|arm| Some(format!("{:.2}", arm.loaded.as_ref()?.load_ns as f64 / 1e9)), none());
         let read = |arm: &ArmReport| Some(mb(arm.loaded.as_ref()?.weight_bytes_per_token as i64));
-        row("weights read, MB/token", &read, none());
-        row("weights+KV+scratch, MB", &|arm| Some(engine_memory(arm.memory.as_ref()?)), none());
+        row("weights/token, MB", &read, none());
+        row("weights+KV+rest, MB", &|arm| Some(engine_memory(arm.memory.as_ref()?)), none());
         let grown = |arm: &ArmReport| {
             let delta = arm.memory.as_ref()?.process_warm?;
-            Some(format!("{} (anonymous {})", mb(delta.pss_bytes), mb(delta.anonymous_bytes)))
+            Some(format!("{} (anon {})", mb(delta.pss_bytes), mb(delta.anonymous_bytes)))
         };
         row("process grew by, MB", &grown, none());
+        // After the columns: constraints of columns that do not exist yet are dropped.
+        table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding(if index == 0 { (0, 1) } else { (1, 0) });
+        }
         table
     }
 
@@ -92,6 +111,15 @@ impl Report {
                 let _ =
                     writeln!(text, "arm {} FAILED during {}: {}", arm.label, failure.during, failure.error);
             }
+        }
+        for comparison in &self.comparisons {
+            let _ = writeln!(text, "{}", self.sentence(comparison));
+        }
+        if let Some(graded) = &self.grade {
+            let _ = writeln!(text, "grade {:?} of these ratios: {}", graded.grade, graded.reason);
+        }
+        for finding in &self.findings {
+            let _ = writeln!(text, "{}", self.finding_line(finding));
         }
         match (&self.agreement, &self.no_agreement) {
             (Some(agreement), _) => {
@@ -119,9 +147,6 @@ impl Report {
             }
         }
         let _ = writeln!(text, "{}", self.weights);
-        if let Some(graded) = &self.grade {
-            let _ = writeln!(text, "grade {:?}: {}", graded.grade, graded.reason);
-        }
         for difference in &self.differences {
             let _ = writeln!(text, "differs: {difference}");
         }
@@ -139,15 +164,21 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "load: load called to ready, files cached; weights+KV+scratch: by the engine's own count; process: growth of the proportional set size from before the load \
+            "load: load called to ready, files cached; weights+KV+rest: by the engine's own count, the rest is scratch; process: growth of the proportional set size from before the load \
              to after the first request, mapped files counted"
         );
+        let ratios = || self.comparisons.iter().filter_map(|comparison| comparison.ratio.as_ref());
+        let restarts = match ratios().map(|ratio| ratio.n_restarts).max() {
+            Some(n) if n > 1 => format!(" in {n} processes"),
+            _ => String::new(),
+        };
         let _ = writeln!(
             text,
-            "figures: median request (lowest–highest) of {} per arm; ratio: exp of the mean of {} block log-ratios \
-             ({}), with Student's 95 % interval",
-            2 * orders.len(),
-            orders.len(),
+            "figures: median request (lowest–highest) of {} per arm; ratio: of speeds, exp of the mean of {} block log-ratios \
+             ({}){restarts}, with Student's 95 % interval; grade: what the ratio compares, A and B engines, C and D \
+             artefacts",
+            self.arms.iter().flat_map(|arm| &arm.summaries).map(|found| found.n_requests).max().unwrap_or(0),
+            ratios().map(|ratio: &Ratio| ratio.n_blocks).max().unwrap_or(0),
             if orders.len() > 6 { format!("{} …", orders[..6].join(" ")) } else { orders.join(" ") },
         );
         if let Some(agreement) = &self.agreement {
@@ -159,42 +190,6 @@ impl Report {
             );
         }
     }
-}
-
-/// "97 + 12 + 3", with a dash for what the engine does not count.
-fn engine_memory(memory: &ArmMemory) -> String {
-    let engine = &memory.engine;
-    let parts = [engine.weights_bytes, engine.kv_bytes, engine.compute_bytes];
-    parts.map(|bytes| bytes.map_or_else(|| "-".to_owned(), |bytes| mb(bytes as i64))).join(" + ")
-}
-
-fn summary(arm: &ArmReport, metric: Metric) -> Option<String> {
-    let found = arm.summaries.iter().find(|summary| summary.metric == metric)?;
-    let n = digits(found.median);
-    Some(format!("{:.n$} ({:.n$}–{:.n$})", found.median, found.low, found.high))
-}
-
-/// Decimals that leave about three significant digits.
-pub(crate) fn digits(value: f64) -> usize {
-    match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 1.0 => 2,
-        v if v >= 0.1 => 3,
-        _ => 4,
-    }
-}
-
-fn ratio_text(ratio: &Ratio) -> String {
-    let (speed, interval) = ratio.speed();
-    match interval {
-        Some(interval) => format!("{speed:.3} [{:.3}, {:.3}]", interval.low, interval.high),
-        None => format!("{speed:.3} (one block)"),
-    }
-}
-
-fn mb(bytes: i64) -> String {
-    format!("{:.0}", bytes as f64 / 1e6)
 }
 
 /// Breaks a line at spaces; lines of the table, which are no wider, stay as they are.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use duet_core::model::ModelInfo;
 use duet_core::{LoadSpec, LoadedModel, chain};
 
+use super::schedule::PlannedVisit;
 use super::visit::Measure;
 use crate::exclusive::exclusive;
 use crate::files::FileHash;
@@ -13,8 +14,10 @@ use crate::input::ArmInput;
 use crate::memory::Footprint;
 use crate::options::BenchOptions;
 use crate::order::Side;
-use crate::report::{ArmFacts, ArmFailure, ArmMemory, Visit};
+use crate::report::{ArmFacts, ArmFailure, ArmMemory, EngineMemory, Visit};
 use crate::reporter::{Phase, Reporter};
+use crate::roofline::read_rate;
+use crate::validity::Code;
 
 /// One arm.
 pub(super) struct Arm {
@@ -24,7 +27,9 @@ pub(super) struct Arm {
     load_time: Duration,
     before_load: Option<Footprint>,
     after_load: Option<Footprint>,
+    predicted_kv_bytes: Option<u64>,
     memory: Option<ArmMemory>,
+    memory_bytes_per_second: Option<f64>,
     pub(super) warm_up: Option<Visit>,
     failure: Option<ArmFailure>,
     reporter: Arc<dyn Reporter>,
@@ -41,7 +46,9 @@ impl Arm {
             load_time: Duration::ZERO,
             before_load: None,
             after_load: None,
+            predicted_kv_bytes: None,
             memory: None,
+            memory_bytes_per_second: None,
             warm_up: None,
             failure: None,
             reporter,
@@ -66,9 +73,14 @@ impl Arm {
     }
 
     /// Notes a failure and says so; the first one stays.
-    pub(super) fn fail(&mut self, during: String, error: &(dyn std::error::Error + 'static)) {
+    pub(super) fn fail(
+        &mut self,
+        during: String,
+        error: &(dyn std::error::Error + 'static),
+        code: Option<Code>,
+    ) {
         if self.failure.is_none() {
-            let failure = ArmFailure { during, error: chain(error) };
+            let failure = ArmFailure { during, error: chain(error), code };
             self.reporter.note(&format!(
                 "{} failed during {}: {}",
                 self.label(),
@@ -89,6 +101,8 @@ impl Arm {
         spec.prefill_chunk = options.prefill_chunk;
         spec.kv_type = options.kv_type;
         spec.weights = options.weights;
+        spec.prefix_cache.enabled = false;
+        self.predicted_kv_bytes = self.predict_kv(options, context_length);
         let phase = Phase::Loading(self.input.label.clone());
         let told = self.reporter.clone();
         let progress = Arc::new(move |fraction: f32| {
@@ -103,26 +117,38 @@ impl Arm {
                 self.after_load = Footprint::read();
                 self.loaded = Some(model);
             }
-            Err(error) => self.fail("loading".to_owned(), &error),
+            Err(error) => self.fail("loading".to_owned(), &error, None),
         }
+    }
+
+    /// The KV cache that the engine will hold with a whole request in it, from headers alone.
+    fn predict_kv(&self, options: &BenchOptions, context_length: u32) -> Option<u64> {
+        let probe = self.input.backend.probe(&self.input.model).ok()?;
+        let layout = probe.kv_layout(options.kv_type, None, options.prefill_chunk);
+        let request = u64::from(options.n_prompt) + u64::from(options.n_decode);
+        layout.bytes(&self.input.model, context_length.into(), request, 1).ok()
     }
 
     /// The first visit, which does not count; then reads the memory, now that everything has been touched.
     pub(super) async fn warm_up(&mut self, measure: &Measure<'_>, side: Side) {
         let phase = Phase::WarmingUp(self.input.label.clone());
         self.reporter.progress(&phase, 0, 1);
-        self.warm_up = self.visit(measure, side, 0, true, "warming up".to_owned()).await;
+        let planned = PlannedVisit { arm: side, side, request: 0 };
+        self.warm_up = self.visit(measure, planned, true, "warming up".to_owned()).await;
+        // Caches that grow are empty again by now; what they held at the end of the request is in the sample.
+        let in_use = self.warm_up.as_ref().and_then(|visit| visit.runner.as_ref()?.kv_bytes);
         let Some(model) = self.running() else { return };
         match exclusive(model, |runner| runner.memory()).await {
             Ok(report) => {
                 let since = |now: Option<Footprint>| Some(now?.since(&self.before_load?));
                 self.memory = Some(ArmMemory {
-                    engine: report.into(),
+                    predicted_kv_bytes: self.predicted_kv_bytes,
+                    engine: EngineMemory { kv_bytes: in_use.or(report.kv_bytes), ..report.into() },
                     process_load: since(self.after_load),
                     process_warm: since(Footprint::read()),
                 });
             }
-            Err(error) => self.fail("reading its memory".to_owned(), &error),
+            Err(error) => self.fail("reading its memory".to_owned(), &error, None),
         }
         self.reporter.progress(&phase, 1, 1);
     }
@@ -131,18 +157,29 @@ impl Arm {
     pub(super) async fn visit(
         &mut self,
         measure: &Measure<'_>,
-        side: Side,
-        request: usize,
+        planned: PlannedVisit,
         switched: bool,
         during: String,
     ) -> Option<Visit> {
         let model = self.running()?.clone();
-        match measure.visit(&model, side, request, switched).await {
+        match measure.visit(&model, planned, switched).await {
             Ok(visit) => Some(visit),
             Err(error) => {
-                self.fail(during, &error);
+                self.fail(during, &error, error.code());
                 None
             }
+        }
+    }
+
+    /// Measures how fast this machine reads what a decode step of this arm reads, if it runs on the CPU: other devices
+    /// have memory of their own, which threads of this process do not see. With nothing else running.
+    pub(super) async fn probe_memory(&mut self, n_threads: usize) {
+        let Some(model) = &self.loaded else { return };
+        let info = model.info();
+        let bytes = info.weight_bytes_per_token;
+        if info.device.to_ascii_lowercase().starts_with("cpu") {
+            let probe = tokio::task::spawn_blocking(move || read_rate(bytes, n_threads));
+            self.memory_bytes_per_second = probe.await.ok().flatten();
         }
     }
 
@@ -165,6 +202,7 @@ impl Arm {
             files: self.files,
             loaded: self.loaded.map(|model| (model.info().clone(), model.capabilities().clone(), load_time)),
             memory: self.memory,
+            memory_bytes_per_second: self.memory_bytes_per_second,
             warm_up: self.warm_up,
             failure: self.failure,
         }

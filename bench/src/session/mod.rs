@@ -1,9 +1,10 @@
-//! A run from models to report: plan → hash → load and warm → blocks → agreement → weights → report.
+//! A run from models to report: plan → hash → load and warm → blocks (A/A, pilot, A/B) → agreement → weights → report.
 //!
 //! Both arms stay loaded in this process (mode `resident`). An arm that fails is left out of everything after; the
 //! other one is still measured, and the report says what happened.
 
 mod arm;
+mod schedule;
 mod visit;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use duet_core::model::ModelInfo;
 use duet_core::registry::Registry;
 
 use self::arm::Arm;
+use self::schedule::{Counts, Piloted, Planned};
 use self::visit::Measure;
 use crate::agreement::{self, Agreement, AgreementError, AgreementWork};
 use crate::clock::nanos;
@@ -23,9 +25,9 @@ use crate::files::{FileHash, hash_file};
 use crate::input::{self, ArmInput};
 use crate::machine::Machine;
 use crate::options::BenchOptions;
-use crate::order::{Side, block_orders, order_name};
+use crate::order::{Side, block_orders};
 use crate::plan::{Plan, PlannedArm};
-use crate::report::{Block, Manifest, Report, build};
+use crate::report::{Block, BlockKind, Manifest, Report, build};
 use crate::reporter::{Phase, Reporter};
 use crate::weights::{ArmWeights, WeightProof, prove};
 use crate::work::{Sizes, Work};
@@ -64,45 +66,55 @@ pub async fn run_models(
     let begin = clock.now();
     let (text_name, text) = options.text.read()?;
     let inputs = input::resolve(registry, models, options.engines.as_ref(), &text)?;
-    let (sizes, context_length) = sizes(options, &inputs)?;
+    let mut counts = Counts::asked(options);
+    let (sizes, context_length) = sizes(options, &inputs, counts)?;
     let work = Work::new(text_name, &text, inputs[0].tokenizer.as_ref(), sizes)?;
-    let sizes = work.sizes;
-    let orders = block_orders(options.seed, sizes.n_blocks);
-    let plan = plan(options, &inputs, &work, context_length);
+    let mut plan = plan(options, &inputs, &work, context_length);
+    plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
     reporter.planned(&plan);
 
     let files = hash_all(models, &reporter).await?;
     let mut arms = inputs.map(|input| Arm::new(input, files.clone(), reporter.clone()));
-    let measure = Measure { work: &work, options };
+    let measure = Measure { work: &work, options, begin };
     for (side, arm) in Side::BOTH.into_iter().zip(&mut arms) {
         arm.load(options, context_length).await;
         arm.warm_up(&measure, side).await;
     }
-    if let Some(remaining) = estimate(&arms, sizes) {
-        reporter.estimated(remaining);
+    let pace = pace(&arms, work.sizes);
+    if let (Some(pace), Some(budget)) = (pace, options.budget) {
+        counts = fit(counts, pace.block, budget, reporter.as_ref());
     }
-    let mut blocks: Vec<Block> = Vec::with_capacity(orders.len());
-    let mut before = None;
-    for (index, order) in orders.iter().enumerate() {
-        let mut block = Block { order: order_name(order), visits: Vec::with_capacity(4) };
-        for (number, &side) in order.iter().enumerate() {
-            reporter.progress(&Phase::Measuring, (4 * index + number) as u64, 4 * orders.len() as u64);
-            // Each arm has two visits in a block; the first of both get one request, the second ones another.
-            let visit_of_side = order[..number].iter().filter(|earlier| **earlier == side).count();
-            let request = 1 + 2 * index + visit_of_side;
-            let during = format!("block {}, visit {}", index + 1, number + 1);
-            block.visits.extend(
-                arms[side.index()].visit(&measure, side, request, before != Some(side), during).await,
-            );
-            before = Some(side);
-        }
-        blocks.push(block);
+    if let Some(pace) = pace {
+        reporter.estimated(counts.time(pace.block) + pace.agreement);
     }
-    reporter.progress(&Phase::Measuring, 4 * orders.len() as u64, 4 * orders.len() as u64);
+    let mut run =
+        Run { measure, arms: &mut arms, reporter: reporter.as_ref(), blocks: Vec::new(), before: None };
+    // A stream of coins of its own, so that the A/B orders do not depend on how many A/A blocks there are.
+    run.blocks(&schedule::aa(!options.seed, counts.n_aa, 1), &Phase::NoiseFloor).await;
+    let orders = block_orders(options.seed, counts.n_pilot + counts.n_ab);
+    let (pilots, orders) = orders.split_at(counts.n_pilot);
+    let request = 1 + 2 * counts.n_aa;
+    run.blocks(&schedule::ab(BlockKind::Pilot, pilots, request), &Phase::Pilot).await;
+    if let Some(piloted) = schedule::from_pilot(&run.blocks, options.margin, counts.n_ab) {
+        let n_processes = options.n_processes as usize;
+        counts.n_ab = piloted.n_ab.div_ceil(n_processes).max(schedule::LEAST.min(counts.n_ab));
+        say_piloted(&piloted, counts.n_ab, options, pace, reporter.as_ref());
+    }
+    let request = request + 2 * counts.n_pilot;
+    run.blocks(&schedule::ab(BlockKind::Ab, &orders[..counts.n_ab], request), &Phase::Measuring).await;
+    let blocks = run.blocks;
+    plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
 
     let agreement = agree(&mut arms, &work, reporter.as_ref()).await;
     for arm in &arms {
         arm.unload().await;
+    }
+    if options.watch_machine {
+        let machine = Machine::this();
+        let n_threads = options.threads.map(|n| n as usize).or(machine.n_cores).unwrap_or(machine.n_threads);
+        for arm in &mut arms {
+            arm.probe_memory(n_threads).await;
+        }
     }
     let weights = weights(options, &arms, &reporter).await?;
     let manifest = Manifest {
@@ -118,8 +130,98 @@ pub async fn run_models(
     Ok(build(manifest, plan, arms.map(Arm::into_facts), blocks, agreement, weights))
 }
 
+/// A run while its blocks are measured.
+struct Run<'a> {
+    measure: Measure<'a>,
+    arms: &'a mut [Arm; 2],
+    reporter: &'a dyn Reporter,
+    blocks: Vec<Block>,
+    /// The arm of the visit before.
+    before: Option<Side>,
+}
+
+impl Run<'_> {
+    /// Measures these blocks, one after the other.
+    async fn blocks(&mut self, planned: &[Planned], phase: &Phase) {
+        let total: u64 = planned.iter().map(|block| block.visits.len() as u64).sum();
+        let mut done = 0;
+        for planned in planned {
+            let visits = Vec::with_capacity(planned.visits.len());
+            let mut block = Block { kind: planned.kind, restart: 0, order: planned.order.clone(), visits };
+            for (number, &visit) in planned.visits.iter().enumerate() {
+                self.reporter.progress(phase, done, total);
+                done += 1;
+                let during = format!("block {}, visit {}", self.blocks.len() + 1, number + 1);
+                let switched = self.before != Some(visit.arm);
+                let arm = &mut self.arms[visit.arm.index()];
+                block.visits.extend(arm.visit(&self.measure, visit, switched, during).await);
+                self.before = Some(visit.arm);
+            }
+            self.blocks.push(block);
+        }
+        if total > 0 {
+            self.reporter.progress(phase, total, total);
+        }
+    }
+}
+
+/// Cuts the blocks to the time there is, and says so.
+fn fit(asked: Counts, block: Duration, budget: Duration, reporter: &dyn Reporter) -> Counts {
+    let counts = asked.fitted(block, budget);
+    if counts != asked {
+        let floor = match counts.n_aa {
+            0 if asked.n_aa > 0 => ", without a noise floor".to_owned(),
+            0 => String::new(),
+            n => format!(" and {n} for the noise floor"),
+        };
+        reporter.note(&format!(
+            "a block takes about {} here: {} of {} blocks{floor}, to keep the blocks within {}",
+            seconds(block),
+            counts.n_ab,
+            asked.n_ab,
+            seconds(budget.max(counts.time(block))),
+        ));
+    }
+    counts
+}
+
+fn say_piloted(
+    piloted: &Piloted,
+    n_here: usize,
+    options: &BenchOptions,
+    pace: Option<Pace>,
+    reporter: &dyn Reporter,
+) {
+    let time = pace.map(|pace| pace.block.saturating_mul(n_here as u32));
+    let shared = match options.n_processes {
+        1 => String::new(),
+        n => format!(", {n_here} in each of {n} processes"),
+    };
+    reporter.note(&format!(
+        "pilot: blocks of {} vary by {:.1} %; {} blocks resolve {:.1} % with a probability of 80 %{shared}{}",
+        piloted.metric.name(),
+        100.0 * piloted.log_sd,
+        piloted.n_ab,
+        100.0 * options.margin,
+        time.map_or_else(String::new, |time| {
+            format!("; about {}", seconds(time.saturating_mul(options.n_processes)))
+        }),
+    ));
+    if let (Some(time), Some(pace)) = (time, pace) {
+        reporter.estimated(time + pace.agreement);
+    }
+}
+
+/// "3m 20s"; below ten seconds with a decimal.
+fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s < 10.0 => format!("{s:.1}s"),
+        s => humantime::format_duration(Duration::from_secs(s.round() as u64)).to_string(),
+    }
+}
+
 /// How much of everything, and the context it takes.
-fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2]) -> Result<(Sizes, u32), BenchError> {
+fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2], counts: Counts) -> Result<(Sizes, u32), BenchError> {
     // 0: the headers do not say.
     let context_of = |input: &ArmInput| match input.model.context_length {
         0 => u32::MAX,
@@ -128,7 +230,7 @@ fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2]) -> Result<(Sizes, u32),
     let shortest = inputs.iter().min_by_key(|input| context_of(input));
     let context = shortest.map_or(u32::MAX, context_of);
     let n_vocab = inputs.iter().map(|input| input.model.vocab_size.max(input.tokenizer.vocab_size())).max();
-    let sizes = Sizes::new(options, context, n_vocab.unwrap_or(1));
+    let sizes = Sizes::new(options, context, n_vocab.unwrap_or(1), counts.n_requests());
     let n_needed = sizes.longest();
     match u32::try_from(n_needed) {
         Ok(longest) if longest <= context => Ok((sizes, longest.next_multiple_of(256).min(context))),
@@ -153,8 +255,11 @@ fn plan(options: &BenchOptions, inputs: &[ArmInput; 2], work: &Work, context_len
         arms: arms.collect(),
         n_prompt: sizes.n_prompt,
         n_decode: sizes.n_decode,
-        orders: block_orders(options.seed, sizes.n_blocks).iter().map(order_name).collect(),
+        n_aa_blocks: 0,
+        n_pilot_blocks: 0,
+        orders: Vec::new(),
         seed: options.seed,
+        margin: options.margin,
         prefill_chunk: options.prefill_chunk,
         wash_out: options.wash_out,
         n_windows: sizes.n_windows,
@@ -193,21 +298,30 @@ async fn hash_all(
     hashed.await?
 }
 
-/// How long the blocks and the agreement will take, from the warm-ups; `None` if an arm has none.
-fn estimate(arms: &[Arm; 2], sizes: Sizes) -> Option<Duration> {
-    let mut seconds = 0.0;
+/// How long things take here.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// A block of four visits.
+    block: Duration,
+    /// The agreement.
+    agreement: Duration,
+}
+
+/// From the warm-ups; `None` if an arm has none.
+fn pace(arms: &[Arm; 2], sizes: Sizes) -> Option<Pace> {
+    let (mut block, mut agreement) = (0.0, 0.0);
     for arm in arms {
         let sample = arm.warm_up.as_ref()?.runner.as_ref()?;
         let per_token = sample.prefill_ns as f64 / 1e9 / sizes.n_prompt as f64;
         let times: Vec<f64> = sample.step_ns.iter().map(|ns| *ns as f64 / 1e9).collect();
         let step = crate::stats::median(&times)?;
-        // Both modes; a wash-out at about every second visit.
-        let visit = 2.0 * (per_token * sizes.n_prompt as f64 + step * sizes.n_decode as f64)
-            + 0.5 * step * sizes.n_wash_out as f64;
-        seconds += 2.0 * sizes.n_blocks as f64 * visit;
-        seconds += (sizes.n_windows * sizes.window) as f64 * per_token * 1.3; // all heads instead of one
+        // Both modes, twice; a wash-out at about every second visit, which mostly ends when it may.
+        let visit = 2.0 * (per_token * sizes.n_prompt as f64 + step * sizes.n_decode as f64);
+        block += 2.0 * visit + step * sizes.n_wash_out as f64 / 2.0;
+        agreement += (sizes.n_windows * sizes.window) as f64 * per_token * 1.3; // all heads instead of one
     }
-    Duration::try_from_secs_f64(seconds).ok()
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).ok();
+    Some(Pace { block: duration(block)?, agreement: duration(agreement)? })
 }
 
 async fn agree(arms: &mut [Arm; 2], work: &Work, reporter: &dyn Reporter) -> Result<Agreement, String> {
@@ -225,7 +339,7 @@ async fn agree(arms: &mut [Arm; 2], work: &Work, reporter: &dyn Reporter) -> Res
     match agreement::run(models, work, sizes, reporter).await {
         Ok(agreement) => Ok(agreement),
         Err(AgreementError::Arm { side, source }) => {
-            arms[side.index()].fail("the agreement".to_owned(), &source);
+            arms[side.index()].fail("the agreement".to_owned(), &source, source.code());
             Err(format!("{} failed", arms[side.index()].label()))
         }
         Err(other) => Err(duet_core::chain(&other)),

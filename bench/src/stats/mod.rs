@@ -1,11 +1,17 @@
 //! Statistics as pure functions: no clock, no engine, no report.
 //!
-//! A measurement is reduced in three steps, and raw samples are kept beside each of them: steps → the median of a
-//! request → the log-ratio of a block ([`ratio`]) → the interval over blocks. What belongs to verdicts (noise floor,
-//! equivalence, power, detectors) will find these as its ground.
+//! A measurement is reduced in steps, and raw samples are kept beside each of them: steps → the median of a request →
+//! the log-ratio of a block ([`ratio`]) → the interval over blocks or processes ([`restarts`]) → the verdict
+//! ([`verdict`]). What tells whether a measurement may be believed at all is in [`crate::validity`].
 
+pub mod holm;
 pub mod proportion;
 pub mod ratio;
+pub mod restarts;
+pub mod robust;
+pub mod series;
+pub mod student;
+pub mod verdict;
 
 /// The arithmetic mean; `None` for no values.
 pub fn mean(values: &[f64]) -> Option<f64> {

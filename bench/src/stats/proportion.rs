@@ -1,10 +1,11 @@
 //! Shares of positions, with Wilson's interval: right near 0 % and 100 %, where the textbook interval is not.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// A share with its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proportion {
     /// How many had the property.
     pub n_yes: u64,

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
-use duet_bench::report::{Metric, Report};
+use duet_bench::order::Side;
+use duet_bench::report::{BlockKind, Metric, Report};
+use duet_bench::stats::verdict::Verdict;
+use duet_bench::validity::Code;
 use duet_bench::{ArmWeights, BenchOptions, Grade, SameBits, Silent, TensorPair, WeightProof, run_models};
+use duet_core::model::{KvAllocation, KvLayout, KvType};
 use duet_core::testing::{FakeConfig, Reply};
 
 async fn run(backends: Vec<TestBackend>, options: &BenchOptions) -> Report {
@@ -81,7 +85,14 @@ async fn a_planted_ratio_comes_out() {
     let report =
         run(vec![costing("one", &clock, 1200, 0.0), costing("two", &clock, 1000, 0.0)], &options).await;
     for metric in [Metric::Prefill, Metric::DecodeForced] {
-        let ratio = &report.comparisons.iter().find(|comparison| comparison.metric == metric).unwrap().ratio;
+        let ratio = report
+            .comparisons
+            .iter()
+            .find(|comparison| comparison.metric == metric)
+            .unwrap()
+            .ratio
+            .as_ref()
+            .unwrap();
         assert!((ratio.time_ratio - 1.2).abs() < 1e-9, "{ratio:?}");
         assert!((ratio.speed().0 - 1.0 / 1.2).abs() < 1e-9);
     }
@@ -100,7 +111,8 @@ async fn a_planted_ratio_comes_out_of_noise() {
     let options = BenchOptions { clock: clock.clone(), n_blocks: 12, n_agreement: 0, ..small_options() };
     let report =
         run(vec![costing("one", &clock, 1050, 0.02), costing("two", &clock, 1000, 0.02)], &options).await;
-    let ratio = &report.comparisons.iter().find(|c| c.metric == Metric::DecodeForced).unwrap().ratio;
+    let ratio =
+        report.comparisons.iter().find(|c| c.metric == Metric::DecodeForced).unwrap().ratio.as_ref().unwrap();
     let interval = ratio.interval.unwrap();
     assert!(interval.low < 1.05 && 1.05 < interval.high, "{ratio:?}");
     assert!(interval.low > 1.02 && interval.high < 1.08, "{ratio:?}");
@@ -219,11 +231,99 @@ async fn settings_that_differ_are_said() {
 }
 
 #[tokio::test]
+async fn a_cache_of_another_size_than_predicted_takes_the_verdict() {
+    // Two layers of 2 heads of 16, keys and values, in f16: 256 bytes a token; the fake says 1,000,000.
+    let layout = |allocation| KvLayout { kv_type: KvType::F16, allocation };
+    let mut predicted = TestBackend { kv_bytes: Some(1_000_000), ..backend("one") };
+    predicted.layout = layout(KvAllocation::Resident);
+    let report = run(vec![predicted.clone(), backend("two")], &small_options()).await;
+    let memory = report.arms[0].memory.as_ref().unwrap();
+    assert_eq!((memory.predicted_kv_bytes, memory.engine.kv_bytes), (Some(24 * 256), Some(1_000_000)));
+    let finding = report.findings.iter().find(|finding| finding.code == Code::Kv).unwrap();
+    assert_eq!((finding.arm, finding.blocks.len()), (Some(Side::A), 0));
+    for found in &report.comparisons {
+        assert!(matches!(&found.verdict, Verdict::Invalid { codes } if codes.contains(&"KV".to_owned())));
+    }
+    predicted.layout = layout(KvAllocation::LlamaCpp { n_ubatch: 8, unified: true, swa_full: false });
+    let report = run(vec![predicted, backend("two")], &small_options()).await;
+    assert_eq!(
+        report.arms[0].memory.as_ref().unwrap().predicted_kv_bytes,
+        Some(256 * 256),
+        "all from the start"
+    );
+}
+
+#[tokio::test]
+async fn a_noise_floor_and_a_pilot_come_before_the_blocks() {
+    let clock = Arc::new(VirtualClock::default());
+    let options = BenchOptions {
+        clock: clock.clone(),
+        n_aa_blocks: 3,
+        n_pilot_blocks: 3,
+        n_blocks: 8,
+        n_agreement: 0,
+        ..small_options()
+    };
+    let report =
+        run(vec![costing("one", &clock, 1200, 0.01), costing("two", &clock, 1000, 0.01)], &options).await;
+    let kinds: Vec<BlockKind> = report.blocks.iter().map(|block| block.kind).collect();
+    let n_ab = report.plan.orders.len();
+    assert!((5..=8).contains(&n_ab), "the pilot says how many: {n_ab}");
+    assert_eq!(
+        (kinds[0], kinds[3], kinds[6], kinds.len()),
+        (BlockKind::Aa, BlockKind::Pilot, BlockKind::Ab, 6 + n_ab)
+    );
+    assert_eq!((report.plan.n_aa_blocks, report.plan.n_pilot_blocks), (3, 3));
+    for metric in [Metric::Prefill, Metric::DecodeForced] {
+        let found = report.comparisons.iter().find(|found| found.metric == metric).unwrap();
+        assert_eq!(found.ratio.as_ref().unwrap().n_blocks, n_ab, "neither A/A nor pilot blocks enter");
+        assert_eq!(found.aa.len(), 2);
+        let floor = found.margin.floor.unwrap();
+        assert!(
+            found.aa.iter().all(|own| (own.ratio.time_ratio - 1.0).abs() <= floor) && floor < 0.1,
+            "{found:?}"
+        );
+        assert_eq!(found.verdict, Verdict::Winner { side: Side::B });
+    }
+    let requests: Vec<usize> =
+        report.blocks.iter().flat_map(|block| &block.visits).map(|visit| visit.request).collect();
+    assert_eq!(requests.iter().max(), Some(&(2 * (6 + n_ab))), "each block has two requests of its own");
+    let mut other = options.clone();
+    other.n_processes = 4;
+    let report =
+        run(vec![costing("one", &clock, 1200, 0.01), costing("two", &clock, 1000, 0.01)], &other).await;
+    assert_eq!(report.plan.orders.len(), n_ab.div_ceil(4).max(3), "a share of them");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_time_is_cut_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let clock = Arc::new(VirtualClock::default());
+    let backends = registry(vec![costing("one", &clock, 1000, 0.0), costing("two", &clock, 1000, 0.0)]);
+    // A visit is 24 tokens twice and some of a wash-out: a block takes about a quarter of a second.
+    let options = BenchOptions {
+        clock: clock.clone(),
+        n_aa_blocks: 4,
+        n_blocks: 8,
+        budget: Some(Duration::from_millis(2200)),
+        ..small_options()
+    };
+    let report = run_models(&backends, &[model(dir.path())], &options, recorder.clone()).await.unwrap();
+    assert!((3..8).contains(&report.plan.orders.len()), "{:?}", report.plan);
+    assert_eq!(report.blocks.len(), report.plan.orders.len() + report.plan.n_aa_blocks);
+    let notes = recorder.notes.lock().unwrap();
+    assert!(notes[0].starts_with("a block takes about 0.2s here: "), "{notes:?}");
+    assert!(notes[0].contains(" of 8 blocks"), "{notes:?}");
+}
+
+#[tokio::test]
 async fn an_engine_against_itself() {
     let mut options = small_options();
     options.engines = Some(["one".into(), "one".into()]);
     let report = run(vec![backend("one")], &options).await;
     assert_eq!((report.arms[0].label.as_str(), report.arms[1].label.as_str()), ("one-1", "one-2"));
+    assert!(report.is_aa());
     assert!(report.is_complete());
 }
 

@@ -1,11 +1,8 @@
 //! The statistics on simulated arms, and the order of the blocks.
 
 use duet_bench::order::{Side, block_orders, order_name};
-use duet_bench::stats::median;
-use duet_bench::stats::ratio::{block_log_ratio, ratio};
+use duet_bench::stats::ratio::{Ratio, block_log_ratio};
 use proptest::prelude::*;
-
-use crate::support::Noise;
 
 proptest! {
     #[test]
@@ -35,8 +32,8 @@ proptest! {
 
     #[test]
     fn the_ratio_turns_round_with_the_arms(logs in prop::collection::vec(-1f64..1.0, 2..20)) {
-        let forth = ratio(logs.clone(), 0.95).unwrap();
-        let back = ratio(logs.iter().map(|d| -d).collect(), 0.95).unwrap();
+        let forth = Ratio::of_blocks(logs.clone()).unwrap();
+        let back = Ratio::of_blocks(logs.iter().map(|d| -d).collect()).unwrap();
         let (speed, interval) = forth.speed();
         prop_assert!((speed / back.time_ratio - 1.0).abs() < 1e-12);
         prop_assert!((interval.unwrap().low / back.interval.unwrap().low - 1.0).abs() < 1e-12);
@@ -52,7 +49,7 @@ fn the_coin_is_fair() {
 #[test]
 fn students_interval_in_numbers() {
     // mean 0.03, s 0.0158113883, t(0.975, 4) 2.7764451052
-    let found = ratio(vec![0.01, 0.02, 0.03, 0.04, 0.05], 0.95).unwrap();
+    let found = Ratio::of_blocks(vec![0.01, 0.02, 0.03, 0.04, 0.05]).unwrap();
     let half = 2.776_445_105_2 * 0.015_811_388_3 / 5f64.sqrt();
     let interval = found.interval.unwrap();
     assert!((found.time_ratio - 0.03f64.exp()).abs() < 1e-12);
@@ -62,46 +59,14 @@ fn students_interval_in_numbers() {
 
 #[test]
 fn what_has_no_ratio() {
-    assert_eq!(ratio(vec![], 0.95), None);
-    assert_eq!(ratio(vec![0.0, f64::NAN], 0.95), None);
-    assert_eq!(ratio(vec![0.0, 1.0], 1.0), None);
-    let one = ratio(vec![0.1], 0.95).unwrap();
+    assert_eq!(Ratio::of_blocks(vec![]), None);
+    assert_eq!(Ratio::of_blocks(vec![0.0, f64::NAN]), None);
+    assert_eq!(Ratio::of(&[vec![], vec![]]), None);
+    let one = Ratio::of_blocks(vec![0.1]).unwrap();
     assert_eq!((one.interval, one.log_sd, one.n_blocks), (None, None, 1));
     for bad in [0.0, -1.0, f64::INFINITY, f64::NAN] {
         assert_eq!(block_log_ratio(&[1.0, bad], &[1.0, 1.0]), None);
         assert_eq!(block_log_ratio(&[1.0], &[bad]), None);
     }
     assert_eq!(block_log_ratio(&[], &[1.0]), None);
-}
-
-/// The share of simulated comparisons whose interval holds the truth. A request's time is the median of 9 steps with a
-/// noise of 5 %, visits differ by 2 % among themselves, and all get slower by 0.4 % per visit.
-fn coverage(n_blocks: usize, true_log: f64, n_runs: u64) -> f64 {
-    let mut noise = Noise::new(20_240_229);
-    let mut n_held = 0;
-    for run in 0..n_runs {
-        let mut visit = 0.0;
-        let logs = block_orders(run, n_blocks).into_iter().map(|order| {
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            for side in order {
-                let level =
-                    0.004 * visit + 0.02 * noise.normal() + if side == Side::A { true_log } else { 0.0 };
-                let steps: Vec<f64> = (0..9).map(|_| (level + 0.05 * noise.normal()).exp()).collect();
-                (if side == Side::A { &mut a } else { &mut b }).push(median(&steps).unwrap());
-                visit += 1.0;
-            }
-            block_log_ratio(&a, &b).unwrap()
-        });
-        let interval = ratio(logs.collect(), 0.95).unwrap().interval.unwrap();
-        n_held += u64::from((interval.low..=interval.high).contains(&true_log.exp()));
-    }
-    n_held as f64 / n_runs as f64
-}
-
-#[test]
-fn the_interval_covers_what_it_says() {
-    for (n_blocks, true_log) in [(3, 0.0), (5, 0.05f64.ln_1p()), (8, -0.2)] {
-        let found = coverage(n_blocks, true_log, 2000);
-        assert!((0.935..0.965).contains(&found), "{found} with {n_blocks} blocks");
-    }
 }

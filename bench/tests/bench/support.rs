@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use duet_bench::measure::WashOutRule;
 use duet_bench::{BenchOptions, Clock, Phase, Plan, Reporter, Subject, Text};
 use duet_core::engine::{Engine, EngineThread};
-use duet_core::model::ModelInfo;
+use duet_core::model::{KvAllocation, KvLayout, KvType, ModelInfo};
 use duet_core::registry::{Registry, TextAssets};
 use duet_core::testing::{ByteTokenizer, FakeBackend, FakeConfig, FakeRunner, fake_model_info};
 use duet_core::text::{EncodeOptions, TokenId, Tokenizer, TokenizerError};
@@ -34,8 +35,14 @@ impl Noise {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    fn uniform(&mut self) -> f64 {
+    /// Equally likely from 0 to 1.
+    pub(crate) fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A draw of mean 1 and no memory.
+    pub(crate) fn exponential(&mut self) -> f64 {
+        -(1.0 - self.uniform()).ln()
     }
 
     /// A draw of mean 0 and standard deviation 1 (Box and Muller).
@@ -72,6 +79,10 @@ pub(crate) struct TestBackend {
     pub(crate) refuses: bool,
     pub(crate) weight_bytes: u64,
     pub(crate) kv_type: &'static str,
+    pub(crate) layout: KvLayout,
+    /// What it reports, if that is not what its layout takes.
+    pub(crate) kv_bytes: Option<u64>,
+    pub(crate) bits_per_weight: f64,
 }
 
 pub(crate) fn backend(id: &'static str) -> TestBackend {
@@ -83,11 +94,18 @@ pub(crate) fn backend(id: &'static str) -> TestBackend {
         refuses: false,
         weight_bytes: 1000,
         kv_type: "f16",
+        layout: KvLayout {
+            kv_type: KvType::F16,
+            allocation: KvAllocation::LlamaCpp { n_ubatch: 8, unified: true, swa_full: false },
+        },
+        kv_bytes: None,
+        bits_per_weight: 5.0,
     }
 }
 
 struct TestRunner {
     inner: FakeRunner,
+    kv_bytes: Option<u64>,
     logits: Logits,
     cost: Option<(Cost, Noise)>,
     n_tokens: Vec<usize>,
@@ -163,7 +181,7 @@ impl ModelRunner for TestRunner {
     }
 
     fn memory(&self) -> MemoryReport {
-        MemoryReport { weights_bytes: Some(2_000_000), kv_bytes: Some(1_000_000), ..MemoryReport::default() }
+        MemoryReport { weights_bytes: Some(2_000_000), kv_bytes: self.kv_bytes, ..MemoryReport::default() }
     }
 }
 
@@ -185,12 +203,14 @@ impl InferenceBackend for TestBackend {
             let (architecture, detail) = ("martian".to_owned(), "llama is".to_owned());
             return Err(BackendError::UnsupportedArchitecture { architecture, backend: self.id, detail });
         }
-        let notes = vec!["a slow path".into()];
+        let own = FakeBackend::default().probe(model)?;
         Ok(Probe {
             weights: "as stored".into(),
-            bits_per_weight: 5.0,
-            notes,
-            ..FakeBackend::default().probe(model)?
+            bits_per_weight: self.bits_per_weight,
+            kv_type: self.layout.kv_type,
+            kv_allocation: self.layout.allocation,
+            notes: vec!["a slow path".into()],
+            ..own
         })
     }
 
@@ -218,6 +238,10 @@ impl InferenceBackend for TestBackend {
             };
             let runner = TestRunner {
                 inner: FakeRunner::new(this.config.clone(), &for_build),
+                kv_bytes: this.kv_bytes.or_else(|| {
+                    let tokens = u64::from(for_build.kv_tokens);
+                    this.layout.bytes(&for_build.model, tokens, tokens, for_build.parallel).ok()
+                }),
                 logits: this.logits,
                 cost: this.cost.map(|cost| (cost.clone(), Noise::new(cost.seed))),
                 n_tokens: Vec::new(),
@@ -328,6 +352,10 @@ pub(crate) fn small_options() -> BenchOptions {
     options.n_prompt = 20;
     options.n_decode = 4;
     options.n_blocks = 2;
+    options.n_aa_blocks = 0;
+    options.budget = None;
+    options.watch_machine = false;
+    options.wash_out = WashOutRule { window: 4, tolerance: 0.02, max_steps: 16 };
     options.n_agreement = 128;
     options.window = 64;
     options.prefill_chunk = 8;

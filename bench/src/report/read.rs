@@ -1,0 +1,63 @@
+//! Reports from files.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Report;
+
+/// Why a file is not a report that this version reads.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is JSON of another kind, or of another version.
+    #[error("{} is {}, and this duet reads {}", path.display(), found, Report::SCHEMA)]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What its `schema` says.
+        found: String,
+    },
+    /// It is broken.
+    #[error("{} is not a report", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where, and how.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Report {
+    /// The report in a file that [`Report::to_json`] wrote.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: Option<String>,
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ReadError::File { path: path.to_owned(), source })?;
+        let broken = |source| ReadError::Json { path: path.to_owned(), source };
+        let head: Head = serde_json::from_str(&text).map_err(broken)?;
+        match head.schema.as_deref() {
+            Some(Self::SCHEMA) => serde_json::from_str(&text).map_err(broken),
+            Some(other) => Err(ReadError::Schema { path: path.to_owned(), found: format!("`{other}`") }),
+            None => {
+                Err(ReadError::Schema { path: path.to_owned(), found: "JSON without a schema".to_owned() })
+            }
+        }
+    }
+}
