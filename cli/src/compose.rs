@@ -1,8 +1,10 @@
 //! The composition root: which engines there are, and who reads which format's text assets. The only place that names
 //! both engines.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use duet_core::decision::DecisionFile;
 use duet_core::model::{ModelFormat, ModelInfo};
 use duet_core::text::{ChatTemplate, HfTokenizer, TemplateError, TemplateSources, TokenId, Tokenizer};
 use duet_core::{BackendError, InferenceBackend, Registry, TextAssets};
@@ -17,6 +19,30 @@ pub(crate) fn registry() -> Registry {
         Err(error) => tracing::warn!("no MLX engine: {}", error.chain()),
     }
     Registry::new(backends, Arc::new(text_assets))
+}
+
+/// The same, with what `duet bench explain --record` has decided for this machine, which `engine = "auto"` follows. A file
+/// that cannot be read is said and changes nothing.
+pub(crate) fn deciding_registry() -> Registry {
+    let registry = registry();
+    let Some(path) = decisions_path() else { return registry };
+    match DecisionFile::read_or_empty(&path) {
+        Ok(file) => registry.with_decisions(file, duet_bench::Machine::this().identity()),
+        Err(error) => {
+            tracing::warn!("decisions are not followed: {}", duet_core::chain(&error));
+            registry
+        }
+    }
+}
+
+/// Where decisions are kept: the file that `DUET_DECISIONS` names, else `duet/decisions.json` in the user's data folder
+/// (`XDG_DATA_HOME`, else `~/.local/share`). `None` without either.
+pub(crate) fn decisions_path() -> Option<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("DUET_DECISIONS").or_else(|| {
+        let data = named("XDG_DATA_HOME").or_else(|| Some(named("HOME")?.join(".local/share")));
+        Some(data?.join("duet/decisions.json"))
+    })
 }
 
 /// A .gguf file's vocabulary is read by llama.cpp, a directory's tokenizer.json by the `tokenizers` crate.

@@ -1,12 +1,13 @@
 //! The `duet` command: puts engines, server and bench together and speaks to the terminal.
 //!
 //! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed (one line says
-//! why), 2 the command line or the configuration is wrong.
+//! why), 2 the command line or the configuration is wrong; for `bench`, where 1 to 3 are answers, 64.
 
 mod bench;
 mod compose;
 mod engines;
 mod model;
+mod plan;
 mod progress;
 mod run;
 mod same_bits;
@@ -36,6 +37,8 @@ enum Command {
     Run(run::RunArguments),
     /// Measure two engines against each other on the same weights and token ids
     Bench(bench::BenchArguments),
+    /// Say what a model takes in memory and how fast it can be at most, from its headers
+    Plan(plan::PlanArguments),
     /// List the engines of this build: versions, devices, CPU features, library
     Engines(engines::EnginesArguments),
 }
@@ -45,7 +48,7 @@ impl Command {
     fn default_log(&self) -> &'static str {
         match self {
             Self::Serve(_) => "info,llama_cpp=warn",
-            Self::Run(_) | Self::Bench(_) | Self::Engines(_) => "warn",
+            Self::Run(_) | Self::Bench(_) | Self::Plan(_) | Self::Engines(_) => "warn",
         }
     }
 }
@@ -57,7 +60,7 @@ fn main() {
 /// Gives the exit code.
 fn run_command() -> u8 {
     reset_sigpipe();
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
     let filter = arguments.log.as_deref().unwrap_or_else(|| arguments.command.default_log());
     let filter = match tracing_subscriber::EnvFilter::try_new(filter) {
         Ok(filter) => filter,
@@ -74,6 +77,7 @@ fn run_command() -> u8 {
         match arguments.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
             Command::Bench(arguments) => bench::bench(arguments).await,
+            Command::Plan(arguments) => plan::plan(&arguments),
             Command::Run(arguments) => run::run(arguments).await,
             Command::Engines(arguments) => engines::engines(&arguments),
         }
@@ -82,6 +86,15 @@ fn run_command() -> u8 {
         Ok(code) => code,
         Err(error) => fail(&error, 1),
     }
+}
+
+/// Says what is wrong with the command line, or shows help and version, and ends the process.
+fn refuse(error: &clap::Error) -> ! {
+    let _ = error.print(); // nobody is left to be told
+    let bench = std::env::args_os().nth(1).is_some_and(|command| command == "bench");
+    let code =
+        if bench && error.use_stderr() { bench::USAGE } else { u8::try_from(error.exit_code()).unwrap_or(2) };
+    leave(code)
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> u8 {

@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
         Some(prompt) => prompt.clone(),
         None => read_prompt()?,
     };
-    let ready = load(&crate::compose::registry(), &arguments.model, &arguments.load).await?;
+    let ready = load(&crate::compose::deciding_registry(), &arguments.model, &arguments.load).await?;
     let ids = tokenize(&ready.text, &prompt, &arguments)?;
     let mut request = GenerateRequest::new("run", ids, arguments.max_tokens.unwrap_or(u32::MAX));
     request.continues_prompt = arguments.raw;

@@ -76,7 +76,7 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
         "nothing to serve: name a model (`duet serve model.gguf`) or a config file with a [models.<name>] table"
     );
     let address = format!("{}:{}", config.http.host, config.http.port);
-    let server = Server::new(config, crate::compose::registry())?;
+    let server = Server::new(config, crate::compose::deciding_registry())?;
     if let Some(name) = &model {
         // Its headers are read before anything is bound or loaded: a wrong path costs no time.
         server.inspect().await;

@@ -1,0 +1,195 @@
+//! `duet bench`: both engines on the same token ids, and what to do with the reports.
+
+mod bars;
+mod options;
+mod processes;
+mod reports;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use duet_bench::BenchError;
+use duet_bench::report::Report;
+
+use self::bars::Bars;
+use crate::run::print;
+use crate::say;
+
+/// A command line that asks for something that cannot be asked for; as sysexits.h has it. 1 to 3 are a gate's answers.
+pub(crate) const USAGE: u8 = 64;
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+One .gguf file runs on both engines; a .gguf file and an MLX directory run each on their own.
+The same engine twice (--engines gguf,gguf) shows how much the measurement itself varies.
+--quick takes less than two minutes with a small model, the default less than a quarter of an hour; --full says
+after a pilot how long it will take."
+)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    command: Option<ReportCommand>,
+    #[command(flatten)]
+    run: Option<RunArguments>,
+    // Not within `run`: clap leaves an optional group that has a group inside empty.
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum ReportCommand {
+    /// Compare a new report with an old one of the same work
+    Compare(reports::CompareArguments),
+    /// Pass or fail a report: exit code 0 ok, 1 regression, 2 invalid, 3 inconclusive, 64 usage
+    Gate(reports::GateArguments),
+    /// Show a report again: as a table, Markdown, CSV or a page
+    Show(reports::ShowArguments),
+    /// Show how a report's decision comes about, and record it for `engine = "auto"`
+    Explain(reports::ExplainArguments),
+    /// Show the results of llama-bench, mlx_lm.benchmark or guidellm in this bench's terms
+    Import(reports::ImportArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArguments {
+    /// A .gguf file or an MLX directory
+    model: PathBuf,
+    /// The second arm's model [default: the same]
+    other: Option<PathBuf>,
+    /// The two arms' engines, as in gguf,mlx
+    #[arg(long, value_name = "A,B", value_parser = options::two)]
+    engines: Option<[String; 2]>,
+    /// Fewer and shorter requests, no noise floor
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// As many blocks as a pilot says, in three processes
+    #[arg(long)]
+    full: bool,
+    /// Prompt tokens of a request
+    #[arg(short, long, value_name = "P")]
+    prompt: Option<u32>,
+    /// Tokens decoded after the prompt, in each mode
+    #[arg(short = 'n', long, value_name = "N")]
+    decode: Option<u32>,
+    /// Blocks of four visits (ABBA or BAAB), however long they take
+    #[arg(long)]
+    blocks: Option<u32>,
+    /// Blocks of each arm against itself, for the noise floor; 0 for none
+    #[arg(long, value_name = "BLOCKS")]
+    self_blocks: Option<u32>,
+    /// Processes, one after the other, each with its share of the blocks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    restarts: Option<u32>,
+    /// How far from 1 a ratio has to be to matter, in percent [default: 3]
+    #[arg(long, value_name = "PERCENT")]
+    margin: Option<f64>,
+    /// Positions to compare for the agreement; 0 for none
+    #[arg(long, value_name = "TOKENS")]
+    agreement: Option<u32>,
+    /// UTF-8 text to work on [default: a chapter that comes with duet]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Seed of the arms' order
+    #[arg(long)]
+    seed: Option<u64>,
+    /// CPU threads of each engine [default: physical cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// How MLX holds quantised weights
+    #[arg(long, default_value = "auto", value_parser = ["auto", "packed", "dense"])]
+    weights: String,
+    /// Type of both KV caches [default: each engine's own]
+    #[arg(long, value_parser = ["f16", "f32", "q8_0"])]
+    kv_type: Option<String>,
+    /// Of how many processes this is one
+    #[arg(long, hide = true)]
+    processes: Option<u32>,
+    /// Do not compare the weights; for the later ones of several processes
+    #[arg(long, hide = true)]
+    no_proof: bool,
+}
+
+/// Where a report goes.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct OutputArguments {
+    /// Write the whole report with raw samples to a file; `-` prints it instead of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write every figure of every visit to a file, as CSV; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the report as Markdown; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write the report as a page with charts; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(crate) async fn bench(arguments: BenchArguments) -> anyhow::Result<u8> {
+    match (arguments.command, arguments.run) {
+        (Some(ReportCommand::Compare(arguments)), _) => reports::compare(&arguments),
+        (Some(ReportCommand::Gate(arguments)), _) => reports::gate(&arguments),
+        (Some(ReportCommand::Show(arguments)), _) => reports::show(&arguments),
+        (Some(ReportCommand::Explain(arguments)), _) => reports::explain(&arguments),
+        (Some(ReportCommand::Import(arguments)), _) => reports::import(&arguments),
+        (None, Some(run_arguments)) => run(&run_arguments, &arguments.output).await,
+        (None, None) => anyhow::bail!("a model is needed; see `duet bench --help`"),
+    }
+}
+
+async fn run(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Result<u8> {
+    let n_processes = arguments.restarts.unwrap_or(if arguments.full { 3 } else { 1 });
+    let report = match n_processes {
+        1 => {
+            let options = options::options(arguments)?;
+            let bars = Arc::new(Bars::default());
+            let report = duet_bench::run(&crate::compose::registry(), &options, bars.clone()).await;
+            bars.clear();
+            report
+        }
+        n => return processes::run(arguments, output, n),
+    };
+    match report {
+        Ok(report) => {
+            write(&report, output)?;
+            Ok(report.exit_code())
+        }
+        Err(error @ BenchError::Option { .. }) => {
+            say(&format!("duet: {}", duet_core::chain(&error)));
+            Ok(USAGE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a report to where it was asked for, and the table to the terminal unless something else is printed there.
+fn write(report: &Report, output: &OutputArguments) -> anyhow::Result<()> {
+    type Form = fn(&Report) -> anyhow::Result<String>;
+    let forms: [(&Option<PathBuf>, Form); 4] = [
+        (&output.json, |report| Ok(report.to_json()? + "\n")),
+        (&output.csv, |report| Ok(report.to_csv())),
+        (&output.markdown, |report| Ok(report.to_markdown())),
+        (&output.html, |report| Ok(report.to_html())),
+    ];
+    let mut printed = false;
+    for (path, form) in forms {
+        match path {
+            Some(path) if path == Path::new("-") => {
+                print(&form(report)?)?;
+                printed = true;
+            }
+            Some(path) => std::fs::write(path, form(report)?)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            None => {}
+        }
+    }
+    if !printed {
+        print(&format!("{}\n", report.to_text()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! From the command line to the bench's options.
+
+use std::sync::Arc;
+
+use duet_bench::{BenchOptions, Subject, Text};
+
+use super::RunArguments;
+use crate::model::LoadArguments;
+
+/// The options of one process.
+pub(super) fn options(arguments: &RunArguments) -> anyhow::Result<BenchOptions> {
+    let subject = match &arguments.other {
+        Some(other) => Subject::Pair(arguments.model.clone(), other.clone()),
+        None => Subject::One(arguments.model.clone()),
+    };
+    let text = arguments.text.clone().map_or_else(Text::built_in, Text::File);
+    let mut options = match (arguments.quick, arguments.full) {
+        (true, _) => BenchOptions::quick(subject, text),
+        (_, true) => BenchOptions::full(subject, text),
+        _ => BenchOptions::new(subject, text),
+    };
+    options.engines.clone_from(&arguments.engines);
+    // An A/A run is its own noise floor.
+    if arguments.other.is_none() && arguments.engines.as_ref().is_some_and(|[a, b]| a == b) {
+        options.n_aa_blocks = 0;
+    }
+    let load = LoadArguments::of_kind(&arguments.weights, arguments.kv_type.as_deref());
+    options.weights = load.weights();
+    options.kv_type = load.kv_type();
+    options.threads = arguments.threads;
+    if !arguments.no_proof {
+        options.same_bits = Some(Arc::new(crate::same_bits::Converted));
+    }
+    options.duet_version = env!("CARGO_PKG_VERSION").into();
+    set(&mut options.n_processes, arguments.processes);
+    set(&mut options.n_prompt, arguments.prompt);
+    set(&mut options.n_decode, arguments.decode);
+    set(&mut options.n_aa_blocks, arguments.self_blocks);
+    set(&mut options.n_agreement, arguments.agreement);
+    set(&mut options.seed, arguments.seed);
+    set(&mut options.margin, arguments.margin.map(|percent| percent / 100.0));
+    if let Some(n_blocks) = arguments.blocks {
+        (options.n_blocks, options.n_pilot_blocks, options.budget) = (n_blocks, 0, None);
+    }
+    Ok(options)
+}
+
+/// Two names with a comma between them.
+pub(super) fn two(names: &str) -> Result<[String; 2], String> {
+    match names.split_once(',') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(',') => Ok([a, b].map(str::to_owned)),
+        _ => Err("takes two engines, as in gguf,mlx".to_owned()),
+    }
+}
+
+fn set<T>(option: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *option = given;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::bench::BenchArguments;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArguments,
+    }
+
+    fn parse(words: &str) -> Result<BenchArguments, clap::Error> {
+        Ok(Line::try_parse_from(std::iter::once("bench").chain(words.split_whitespace()))?.bench)
+    }
+
+    #[test]
+    fn a_model_alone_is_measured_on_both_engines() {
+        let run = parse("m.gguf").unwrap().run.expect("a run");
+        let options = options(&run).unwrap();
+        assert_eq!(options.subject, Subject::One("m.gguf".into()));
+        assert_eq!((options.engines, options.n_aa_blocks), (None, 4));
+    }
+
+    #[test]
+    fn engines_are_two_names_before_or_after_the_model() {
+        for words in ["--engines gguf,gguf m.gguf", "m.gguf --engines gguf,gguf"] {
+            let options = options(&parse(words).unwrap().run.expect("a run")).unwrap();
+            assert_eq!(options.engines, Some(["gguf".to_owned(), "gguf".to_owned()]));
+            assert_eq!(options.n_aa_blocks, 0, "it is its own noise floor");
+        }
+        for words in ["gguf", "gguf,", ",mlx", "a,b,c"] {
+            assert!(parse(&format!("m.gguf --engines {words}")).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_command_needs_no_model_and_a_run_needs_one() {
+        assert!(parse("show a.json").unwrap().command.is_some());
+        assert!(parse("--quick").is_err(), "no model");
+        assert!(parse("m.gguf --quick --full").is_err());
+        assert!(parse("m.gguf --json r.json").unwrap().output.json.is_some());
+    }
+}
