@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::constraint::{Constraint, ConstraintError, ConstraintSpec};
 use crate::error::BackendError;
 use crate::model::{KvAllocation, KvLayout, KvType, ModelInfo};
 use crate::request::GenerateRequest;
@@ -293,6 +294,13 @@ pub trait LoadedModel: Send + Sync + 'static {
 
     /// Its tokenizer.
     fn tokenizer(&self) -> &Arc<dyn Tokenizer>;
+
+    /// Compiles a constraint for its vocabulary. On the caller's thread, which it may keep for tens of milliseconds; the
+    /// first one also pays for a table of the whole vocabulary.
+    ///
+    /// # Errors
+    /// [`ConstraintError`]: malformed, not enforceable, or too complex.
+    fn constraint(&self, spec: ConstraintSpec) -> Result<Constraint, ConstraintError>;
 
     /// Queues a request. Exactly one terminal item comes on the stream: a `Finished` event or an `Err`, nothing after
     /// it. Dropping the stream cancels the request and frees its sequence within one step, wherever it stands.

@@ -23,6 +23,8 @@ pub enum StopCause {
     StopToken(TokenId),
     /// A stop string of the request, with its index.
     StopString(usize),
+    /// The text is whole by the request's constraint, and nothing could follow.
+    Constraint,
 }
 
 /// One generated token.

@@ -4,6 +4,7 @@
 //! [`InferenceBackend`]; [`engine::Engine`] turns a runner into a [`LoadedModel`].
 
 pub mod backend;
+pub mod constraint;
 pub mod decision;
 pub mod engine;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod testing;
 pub mod text;
 
 pub use backend::*;
+pub use constraint::{Constraint, ConstraintCompiler, ConstraintError, ConstraintSpec};
 pub use error::{BackendError, BoxError, chain};
 pub use event::{FinishReason, Finished, GenerationEvent, StopCause, Timings, TokenEvent, Usage};
 pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};

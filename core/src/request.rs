@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::constraint::Constraint;
 use crate::sampling::SamplingParams;
 use crate::text::TokenId;
 
@@ -53,6 +54,9 @@ pub struct GenerateRequest {
     /// Whether cached prefixes are used for this request and its tokens kept for others. Off: nothing is found, nothing
     /// remains.
     pub use_prefix_cache: bool,
+    /// The form that the output has to have. End-of-generation tokens are only sampled where it is whole, and it ends the
+    /// generation where nothing can follow.
+    pub constraint: Option<Constraint>,
 }
 
 impl GenerateRequest {
@@ -72,6 +76,7 @@ impl GenerateRequest {
             deadline: None,
             priority: Priority::default(),
             use_prefix_cache: true,
+            constraint: None,
         }
     }
 }

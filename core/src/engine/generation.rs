@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::constraint::guide::{Ends, Guide, Verdict};
 use crate::error::BackendError;
 use crate::event::{FinishReason, StopCause, Timings, Usage};
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, DeviceSampling, SequenceSnapshot};
-use crate::sampling::{Sampler, TokenLogprobs, logprobs};
+use crate::sampling::{SampleError, Sampler, TokenLogprobs, logprobs};
 use crate::stream::RawEvent;
 use crate::text::{TokenId, Tokenizer};
 
@@ -88,6 +89,16 @@ pub(crate) enum After {
     Finished(FinishReason),
 }
 
+/// What sampling a row gave.
+pub(crate) enum Drawn {
+    /// A token, with its logprobs if they are wanted.
+    Token(TokenId, Option<Box<TokenLogprobs>>),
+    /// Nothing can follow what is there.
+    End(FinishReason),
+    /// The mask is not there yet; the row is kept for [`Generation::sample_late`].
+    Late,
+}
+
 /// Whether the host tier has the beginning of a waiting request.
 #[derive(Debug, Default)]
 pub(crate) enum FromHost {
@@ -109,6 +120,9 @@ pub(crate) struct Generation {
     tokenizer: Arc<dyn Tokenizer>,
     on_device: Option<DeviceSampling>,
     banned: Vec<TokenId>,
+    guide: Option<Guide>,
+    /// Logits `[n_vocab]` whose mask was not there in time.
+    late: Option<Vec<f32>>,
     /// The prompt and everything generated after it.
     tokens: Vec<TokenId>,
     /// Tokens of the prompt; the request's own list lives in `tokens`.
@@ -138,6 +152,7 @@ impl Generation {
             }
         }
         let banned = if request.min_tokens > 0 { stop_ids(request, tokenizer.as_ref()) } else { Vec::new() };
+        let guide = guide(request, tokenizer.as_ref(), &submission.control);
         let on_device = device_sampling(request, capabilities);
         let mut tokens = std::mem::take(&mut request.prompt);
         tokens.reserve((request.max_tokens as usize).min(ROOM_FOR_ANSWER));
@@ -146,6 +161,8 @@ impl Generation {
             tokenizer: tokenizer.clone(),
             on_device,
             banned,
+            guide,
+            late: None,
             n_prompt: tokens.len() as u32,
             tokens,
             n_cached: None,
@@ -202,6 +219,7 @@ impl Generation {
     pub(crate) fn preempted(&mut self) {
         self.n_cached.get_or_insert(0);
         self.from_host = FromHost::Unasked;
+        self.late = None; // its last token is evaluated again
     }
 
     /// Whether its reader stands still.
@@ -223,18 +241,43 @@ impl Generation {
     }
 
     /// Samples from a row of logits `[n_vocab]` on the host; on any thread.
-    pub(crate) fn sample(
-        &mut self,
-        logits: &[f32],
-    ) -> Result<(TokenId, Option<Box<TokenLogprobs>>), BackendError> {
-        let banned: &[TokenId] =
-            if self.n_generated() < self.submission.request.min_tokens { &self.banned } else { &[] };
-        let id = self
-            .sampler
-            .sample_without(logits, banned)
-            .map_err(|error| BackendError::engine("sampling", error))?;
+    pub(crate) fn sample(&mut self, logits: &[f32]) -> Result<Drawn, BackendError> {
+        let too_early = self.n_generated() < self.submission.request.min_tokens;
+        let banned: &[TokenId] = if too_early { &self.banned } else { &[] };
+        let (mask, may_end) = match self.guide.as_mut().map(Guide::verdict) {
+            None => (None, false),
+            Some(Some(Verdict::Allowed { mask, may_end })) => (Some(mask), *may_end),
+            Some(Some(Verdict::Finished)) => return Ok(Drawn::End(WHOLE)),
+            Some(Some(Verdict::Failed(why))) => return Err(cannot_go_on(why)),
+            Some(None) => {
+                self.late = Some(logits.to_vec());
+                return Ok(Drawn::Late);
+            }
+        };
+        let is_masked = mask.is_some();
+        let id = match self.sampler.sample_without(logits, banned, mask) {
+            Ok(id) => id,
+            Err(SampleError::NothingAllowed) if may_end => return Ok(Drawn::End(WHOLE)),
+            Err(SampleError::NothingAllowed) if is_masked => {
+                return Err(cannot_go_on("no token of the model goes on with it"));
+            }
+            Err(error) => return Err(BackendError::engine("sampling", error)),
+        };
         let asked = self.submission.request.logprobs;
-        Ok((id, asked.map(|asked| Box::new(logprobs(logits, id, asked.n_top as usize)))))
+        Ok(Drawn::Token(id, asked.map(|asked| Box::new(logprobs(logits, id, asked.n_top as usize)))))
+    }
+
+    /// Samples from the row that was too early, if there is one and its mask has come.
+    pub(crate) fn sample_late(&mut self) -> Option<Result<Drawn, BackendError>> {
+        self.late.as_ref()?;
+        self.guide.as_mut()?.verdict()?;
+        let logits = self.late.take()?;
+        Some(self.sample(&logits))
+    }
+
+    /// Whether its constraint has ended it already.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        self.guide.as_mut().is_some_and(Guide::is_finished)
     }
 
     /// Takes in a new token and sends it on.
@@ -254,6 +297,9 @@ impl Generation {
         }
         if request.stop_tokens.contains(&id) {
             return After::Finished(FinishReason::Stop(StopCause::StopToken(id)));
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.advance(id);
         }
         self.submission.send(RawEvent::Token { id, logprobs });
         if self.n_left() == 0 { After::Finished(FinishReason::Length) } else { After::Continue }
@@ -295,13 +341,23 @@ impl Generation {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let stalled = self.parked_since.map(|since| since + STALLED_READER_TIMEOUT);
-        super::thread::earliest(self.submission.request.deadline, stalled)
+        let next = super::thread::earliest(self.submission.request.deadline, stalled);
+        super::thread::earliest(next, self.mask_deadline())
+    }
+
+    /// When a row of logits has waited too long for its mask.
+    fn mask_deadline(&self) -> Option<Instant> {
+        self.late.as_ref()?;
+        self.guide.as_ref()?.deadline()
     }
 
     /// The error to end with if a deadline has passed.
     pub(crate) fn overdue(&self, now: Instant) -> Option<BackendError> {
         if self.submission.request.deadline.is_some_and(|deadline| deadline <= now) {
             return Some(BackendError::DeadlineExceeded);
+        }
+        if self.mask_deadline().is_some_and(|deadline| deadline <= now) {
+            return Some(cannot_go_on("it is too complex"));
         }
         let since = self.parked_since?;
         (since + STALLED_READER_TIMEOUT <= now).then_some(BackendError::StalledReader)
@@ -327,6 +383,20 @@ impl Generation {
     }
 }
 
+const WHOLE: FinishReason = FinishReason::Stop(StopCause::Constraint);
+
+fn cannot_go_on(why: &str) -> BackendError {
+    let message = format!("the output's grammar cannot be followed any further: {why}");
+    BackendError::InvalidRequest { param: None, message }
+}
+
+fn guide(request: &GenerateRequest, tokenizer: &dyn Tokenizer, control: &StreamControl) -> Option<Guide> {
+    let constraint = request.constraint.as_ref()?;
+    let forbidden = if request.ignore_eos { tokenizer.end_of_generation().to_vec() } else { Vec::new() };
+    let ends = Ends { forbidden, stops: request.stop_tokens.clone() };
+    Some(Guide::start(constraint, ends, control.engine.clone()))
+}
+
 fn stop_ids(request: &GenerateRequest, tokenizer: &dyn Tokenizer) -> Vec<TokenId> {
     let own = if request.ignore_eos { &[] } else { tokenizer.end_of_generation() };
     own.iter().chain(&request.stop_tokens).copied().collect()
@@ -335,7 +405,11 @@ fn stop_ids(request: &GenerateRequest, tokenizer: &dyn Tokenizer) -> Vec<TokenId
 /// The draw's parameters if the device can make every draw of this request.
 fn device_sampling(request: &GenerateRequest, capabilities: &Capabilities) -> Option<DeviceSampling> {
     let params = &request.sampling;
-    if request.logprobs.is_some() || request.min_tokens > 0 || !params.only_device_filters() {
+    if request.constraint.is_some()
+        || request.logprobs.is_some()
+        || request.min_tokens > 0
+        || !params.only_device_filters()
+    {
         return None;
     }
     let sampling = DeviceSampling {

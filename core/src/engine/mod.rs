@@ -14,7 +14,7 @@ mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ pub use thread::EngineThread;
 use worker::{Message, ModelWorker, Post};
 
 use crate::backend::{EngineLoad, Health, LoadProgress, LoadSpec, LoadedInfo, LoadedModel, RunnerJob};
+use crate::constraint::{Constraint, ConstraintCompiler, ConstraintError, ConstraintSpec};
 use crate::error::BackendError;
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
@@ -131,6 +132,8 @@ pub struct Engine {
     inbox: mpsc::Sender<Message>,
     shared: Arc<Shared>,
     thread: EngineThread,
+    /// Made by the first constrained request.
+    constraints: OnceLock<Result<ConstraintCompiler, ConstraintError>>,
 }
 
 struct Built {
@@ -214,7 +217,8 @@ impl Engine {
             BackendError::EngineCrashed { detail: "its thread panicked while loading".into() }
         })??;
         let (tokenizer, max_queue) = (spec.tokenizer.clone(), spec.max_queue.max(1));
-        Ok(Arc::new(Self { info, capabilities, tokenizer, max_queue, inbox, shared, thread }))
+        let constraints = OnceLock::new();
+        Ok(Arc::new(Self { info, capabilities, tokenizer, max_queue, inbox, shared, thread, constraints }))
     }
 
     fn send(&self, message: Message) -> Result<(), BackendError> {
@@ -272,6 +276,14 @@ impl LoadedModel for Engine {
 
     fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
         &self.tokenizer
+    }
+
+    fn constraint(&self, spec: ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        self.constraints
+            .get_or_init(|| ConstraintCompiler::new(self.tokenizer.as_ref()))
+            .as_ref()
+            .map_err(Clone::clone)?
+            .compile(spec)
     }
 
     fn generate(&self, mut request: GenerateRequest) -> Result<GenerationStream, BackendError> {

@@ -1,6 +1,7 @@
 //! A row of logits seen in blocks, with a few entries replaced, without copying the row.
 
 use super::SampleError;
+use crate::constraint::Mask;
 use crate::text::TokenId;
 
 /// Entries looked at together: small enough that few blocks hold a top-k set, large enough for wide vectors.
@@ -13,11 +14,19 @@ pub(super) struct Row<'a> {
     logits: &'a [f32],
     /// By rising id, all within the row.
     overlay: &'a [(TokenId, f32)],
+    /// Everything outside of it counts as minus infinity.
+    mask: Option<&'a Mask>,
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn new(logits: &'a [f32], overlay: &'a [(TokenId, f32)]) -> Self {
-        Self { logits, overlay }
+    pub(super) fn new(logits: &'a [f32], overlay: &'a [(TokenId, f32)], mask: Option<&'a Mask>) -> Self {
+        Self { logits, overlay, mask }
+    }
+
+    /// Which of a block's entries the mask leaves, lowest id first.
+    #[inline]
+    fn allowed(&self, index: usize) -> u64 {
+        self.mask.map_or(u64::MAX, |mask| mask.word(index))
     }
 
     /// Block `index` as it counts: the row's own memory, or a copy in `scratch` if something in it is replaced.
@@ -29,12 +38,13 @@ impl<'a> Row<'a> {
         let start = index * BLOCK;
         let end = self.logits.len().min(start + BLOCK);
         let plain = &self.logits[start..end];
-        if self.overlay.is_empty() {
+        let allowed = self.allowed(index);
+        if self.overlay.is_empty() && allowed == u64::MAX {
             return plain;
         }
         let from = self.overlay.partition_point(|&(id, _)| (id as usize) < start);
         let n = self.overlay[from..].iter().take_while(|&&(id, _)| (id as usize) < end).count();
-        with_replaced(plain, start, &self.overlay[from..from + n], scratch)
+        with_replaced(plain, start, &self.overlay[from..from + n], allowed, scratch)
     }
 
     /// Calls `visit` with every block in order.
@@ -47,7 +57,7 @@ impl<'a> Row<'a> {
             let n = rest.iter().take_while(|&&(id, _)| (id as usize) < start + BLOCK).count();
             let (replaced, later) = rest.split_at(n);
             rest = later;
-            visit(with_replaced(plain, start, replaced, &mut scratch));
+            visit(with_replaced(plain, start, replaced, self.allowed(index), &mut scratch));
         }
     }
 
@@ -122,21 +132,33 @@ impl<'a> Row<'a> {
     }
 }
 
-/// `plain`, which begins at id `start`, or a copy of it in `scratch` with the entries of `replaced` in their places.
+/// `plain`, which begins at id `start`, or a copy of it in `scratch` with the entries of `replaced` in their places and
+/// minus infinity where `allowed` has no bit.
 #[inline]
 fn with_replaced<'s>(
     plain: &'s [f32],
     start: usize,
     replaced: &[(TokenId, f32)],
+    allowed: u64,
     scratch: &'s mut [f32; BLOCK],
 ) -> &'s [f32] {
-    if replaced.is_empty() {
+    if replaced.is_empty() && allowed == u64::MAX {
         return plain;
     }
     let copy = &mut scratch[..plain.len()];
+    if allowed == 0 {
+        copy.fill(f32::NEG_INFINITY);
+        return copy;
+    }
     copy.copy_from_slice(plain);
     for &(id, logit) in replaced {
         copy[id as usize - start] = logit;
+    }
+    if allowed != u64::MAX {
+        for (at, logit) in copy.iter_mut().enumerate() {
+            // Without a branch, so that it is done for several at once.
+            *logit = if allowed >> at & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+        }
     }
     copy
 }

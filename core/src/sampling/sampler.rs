@@ -6,6 +6,7 @@ use super::draw::Draws;
 use super::dry::Dry;
 use super::history::Adjustments;
 use super::row::Row;
+use crate::constraint::Mask;
 use crate::text::TokenId;
 
 /// Chooses the tokens of one request.
@@ -93,14 +94,20 @@ impl Sampler {
     /// [`SampleError`] for a row with NaN or plus infinity, without any token left, or of the wrong width. The draw is
     /// used up all the same.
     pub fn sample(&mut self, logits: &[f32]) -> Result<TokenId, SampleError> {
-        self.sample_without(logits, &[])
+        self.sample_without(logits, &[], None)
     }
 
-    /// The next token, from `logits` [vocab_size], and none of `banned` (ids outside of the row are no harm).
+    /// The next token, from `logits` [vocab_size], none of `banned` (ids outside of the row are no harm) and one that
+    /// `mask` allows, if there is one. The mask is looked at in place, block by block.
     ///
     /// # Errors
-    /// As [`Sampler::sample`].
-    pub fn sample_without(&mut self, logits: &[f32], banned: &[TokenId]) -> Result<TokenId, SampleError> {
+    /// As [`Sampler::sample`]; [`SampleError::NothingAllowed`] also where nothing is left of the mask.
+    pub fn sample_without(
+        &mut self,
+        logits: &[f32],
+        banned: &[TokenId],
+        mask: Option<&Mask>,
+    ) -> Result<TokenId, SampleError> {
         let uniform = self.draws.next();
         let coin = if self.params.has_xtc() { self.xtc_draws.next() } else { 1.0 };
         if logits.len() != self.vocab_size as usize {
@@ -108,7 +115,7 @@ impl Sampler {
         }
         self.adjust(logits);
         self.ban(banned);
-        let row = Row::new(logits, &self.overlay);
+        let row = Row::new(logits, &self.overlay, mask);
         let max = row.scan(&mut self.maxima)?;
         if self.params.is_greedy() {
             return Ok(row.first_of(max, &self.maxima));

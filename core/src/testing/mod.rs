@@ -5,10 +5,12 @@ mod fake_runner;
 mod fake_tokenizer;
 mod gguf_writer;
 mod mlx_writer;
+mod schemas;
 mod storm;
 
 pub use fake_runner::{FakeBackend, FakeConfig, FakeGate, FakeRunner, Reply, fake_model_info, fake_spec};
 pub use fake_tokenizer::ByteTokenizer;
 pub use gguf_writer::{GgufTensor, GgufValue, GgufWriter};
 pub use mlx_writer::{MlxWriter, ZeroTensor};
+pub use schemas::bounded_schemas;
 pub use storm::{Weathered, storm};

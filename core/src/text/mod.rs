@@ -8,7 +8,7 @@ mod hf;
 mod stop;
 mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;

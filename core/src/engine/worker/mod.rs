@@ -19,7 +19,7 @@ use super::thread::{Tick, Worker, earliest};
 use super::{EngineState, Shared};
 use crate::backend::{LoadSpec, RunnerJob};
 use crate::error::BackendError;
-use crate::event::FinishReason;
+use crate::event::{FinishReason, StopCause};
 use crate::prefix::{FetchError, ModelKey};
 use crate::runner::{ModelRunner, SeqId, SequenceSnapshot};
 use crate::text::{TokenId, Tokenizer};
@@ -186,6 +186,8 @@ impl<R: ModelRunner> ModelWorker<R> {
                 self.finish(seq, FinishReason::Length); // the reader knows why it wanted no more
             } else if let Some(error) = generation.overdue(now) {
                 self.fail(seq, error);
+            } else if generation.is_whole() {
+                self.finish(seq, FinishReason::Stop(StopCause::Constraint));
             } else {
                 // Twice: the reader may have caught up just before the flag was up.
                 for _ in 0..2 {
@@ -321,6 +323,7 @@ impl<R: ModelRunner> Worker for ModelWorker<R> {
             return Tick::Done;
         }
         let deadline = self.look_after_requests();
+        self.sample_late();
         if self.exclusive.is_empty() {
             self.admit();
         } // else let the running ones end first

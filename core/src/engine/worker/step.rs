@@ -6,14 +6,12 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::super::generation::{After, Generation};
+use super::super::generation::{After, Drawn, Generation};
 use super::super::sampling_pool::sample_rows;
 use super::super::scheduler::{Planned, PlannedRow, RowKind, StepLimits};
 use super::ModelWorker;
 use crate::error::BackendError;
 use crate::runner::{ModelRunner, PlanRow, RowTokens, SeqId, StepId, StepOutput, StepPlan, Want};
-use crate::sampling::TokenLogprobs;
-use crate::text::TokenId;
 
 /// Rows that a plan holds without an allocation.
 const USUAL_ROWS: usize = 16;
@@ -26,8 +24,8 @@ struct InFlight {
     submitted: Instant,
 }
 
-/// A token that a collected step gave to a sequence.
-pub(in super::super) type Token = Result<(TokenId, Option<Box<TokenLogprobs>>), BackendError>;
+/// What a collected step gave to a sequence.
+pub(in super::super) type Token = Result<Drawn, BackendError>;
 
 /// Steps in flight, and buffers that live as long as the worker, so that a step allocates nothing.
 pub(super) struct Pipeline {
@@ -208,7 +206,10 @@ impl<R: ModelRunner> ModelWorker<R> {
         self.release_departed(step, &rows);
         match &failure {
             Some(error) => self.step_failed(&rows, error),
-            None => self.count(&rows, sampled.len()),
+            None => {
+                let is_token = |(_, token): &&(SeqId, Token)| matches!(token, Ok(Drawn::Token(..)));
+                self.count(&rows, sampled.iter().filter(is_token).count());
+            }
         }
         let now = Instant::now();
         for (seq, token) in sampled.drain(..) {
@@ -239,13 +240,31 @@ impl<R: ModelRunner> ModelWorker<R> {
         self.shared.n_completion_tokens.fetch_add(n_sampled as u64, Ordering::Relaxed);
     }
 
+    /// Rows whose masks were late and have come.
+    pub(super) fn sample_late(&mut self) {
+        for index in 0..self.running.len() {
+            let late = self.running[index].as_mut().and_then(Generation::sample_late);
+            if let Some(token) = late {
+                let n = u64::from(matches!(token, Ok(Drawn::Token(..))));
+                self.shared.n_completion_tokens.fetch_add(n, Ordering::Relaxed);
+                self.give_token(SeqId(index as u32), token, Instant::now());
+            }
+        }
+    }
+
     fn give_token(&mut self, seq: SeqId, token: Token, now: Instant) {
+        // Without a token nothing is known, and the sequence stays out of the batch.
+        if matches!(token, Ok(Drawn::Late)) {
+            return;
+        }
         let newest = !self.pipeline.has_row_of(seq);
         self.scheduler.token_known(seq, newest);
         let Some(generation) = self.running[seq.0 as usize].as_mut() else { return };
         match token {
             Err(error) => self.fail(seq, error),
-            Ok((id, logprobs)) => match generation.accept(id, logprobs, now) {
+            Ok(Drawn::Late) => {}
+            Ok(Drawn::End(reason)) => self.finish(seq, reason),
+            Ok(Drawn::Token(id, logprobs)) => match generation.accept(id, logprobs, now) {
                 After::Continue => {}
                 After::Finished(reason) => self.finish(seq, reason),
             },
@@ -278,7 +297,7 @@ fn sample(
     for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.yields_token()) {
         match output.tokens[index] {
             Some(_) if running[row.seq.0 as usize].is_none() => {}
-            Some(token) => sampled.push((row.seq, Ok((token, None)))),
+            Some(token) => sampled.push((row.seq, Ok(Drawn::Token(token, None)))),
             None => {
                 n_logits += 1;
                 // Gone meanwhile: cancelled, or stopped by the step before.

@@ -166,7 +166,8 @@ impl StopReason {
         match reason {
             FinishReason::Stop(StopCause::StopString(index)) => stop.get(*index).cloned().map(Self::Text),
             FinishReason::Stop(StopCause::StopToken(id)) => Some(Self::Token(*id)),
-            FinishReason::Stop(StopCause::EndOfGeneration(_)) | FinishReason::Length => None,
+            FinishReason::Stop(StopCause::EndOfGeneration(_) | StopCause::Constraint)
+            | FinishReason::Length => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use duet_core::GenerationStream;
 use duet_core::backend::{EngineLoad, Health, LoadedInfo, LoadedModel, RunnerJob};
 use duet_core::runner::{Capabilities, MemoryReport};
 use duet_core::text::Tokenizer;
-use duet_core::{BackendError, GenerateRequest};
+use duet_core::{BackendError, Constraint, ConstraintError, ConstraintSpec, GenerateRequest};
 
 /// Between a test and the models.
 #[derive(Default)]
@@ -38,6 +38,10 @@ impl LoadedModel for Watched {
 
     fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
         self.inner.tokenizer()
+    }
+
+    fn constraint(&self, spec: ConstraintSpec) -> Result<Constraint, ConstraintError> {
+        self.inner.constraint(spec)
     }
 
     fn generate(&self, request: GenerateRequest) -> Result<GenerationStream, BackendError> {
