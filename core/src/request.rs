@@ -1,5 +1,6 @@
 //! A request after validation: nothing optional that is needed, no text, no wire format.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::constraint::Constraint;
@@ -57,6 +58,9 @@ pub struct GenerateRequest {
     /// The form that the output has to have. End-of-generation tokens are only sampled where it is whole, and it ends the
     /// generation where nothing can follow.
     pub constraint: Option<Constraint>,
+    /// Control tokens that appear in the output's text in their written form (marks of tool calls and the like); all
+    /// others are left out.
+    pub shown_control: Arc<[TokenId]>,
 }
 
 impl GenerateRequest {
@@ -77,6 +81,7 @@ impl GenerateRequest {
             priority: Priority::default(),
             use_prefix_cache: true,
             constraint: None,
+            shown_control: Arc::default(),
         }
     }
 }

@@ -65,7 +65,8 @@ impl GenerationStream {
         let detokenizer = match request.continues_prompt {
             true => Detokenizer::continuing(tokenizer),
             false => Detokenizer::new(tokenizer),
-        };
+        }
+        .showing(request.shown_control.clone());
         let stops = StopMatcher::new(request.stop.clone());
         let n_prompt_tokens = request.prompt.len() as u32;
         Self {

@@ -15,9 +15,11 @@ mod metrics;
 mod models;
 mod near;
 pub mod params;
+mod reasoning;
 mod record;
 mod routes;
 mod serve;
+mod tools;
 mod wire;
 
 pub use config::{

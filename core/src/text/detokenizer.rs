@@ -14,6 +14,8 @@ use super::{TokenId, Tokenizer};
 pub struct Detokenizer {
     tokenizer: Arc<dyn Tokenizer>,
     show_control: bool,
+    /// Control tokens that are shown all the same.
+    shown: Arc<[TokenId]>,
     strip_space: bool,
     /// The start of a character whose rest has not come yet: at most three bytes between calls.
     pending: Vec<u8>,
@@ -25,7 +27,8 @@ impl Detokenizer {
     #[must_use]
     pub fn new(tokenizer: Arc<dyn Tokenizer>) -> Self {
         let strip_space = tokenizer.strips_leading_space();
-        Self { tokenizer, show_control: false, strip_space, pending: Vec::new(), piece: String::new() }
+        let (pending, piece) = (Vec::new(), String::new());
+        Self { tokenizer, show_control: false, shown: Arc::default(), strip_space, pending, piece }
     }
 
     /// For text that goes on after a prompt: nothing is dropped, since the leading space of the first token
@@ -42,12 +45,19 @@ impl Detokenizer {
         self
     }
 
+    /// These control tokens appear in their written form.
+    #[must_use]
+    pub fn showing(mut self, ids: Arc<[TokenId]>) -> Self {
+        self.shown = ids;
+        self
+    }
+
     /// The text that `id` completes; empty while a character is unfinished, for hidden control tokens and for ids
     /// without a token (a padded logits row can name one).
     pub fn push(&mut self, id: TokenId) -> &str {
         self.piece.clear();
         if let Some(mut bytes) = self.tokenizer.token_bytes(id)
-            && (self.show_control || !self.tokenizer.is_control(id))
+            && (self.show_control || !self.tokenizer.is_control(id) || self.shown.contains(&id))
         {
             if self.strip_space && !bytes.is_empty() {
                 self.strip_space = false;
@@ -175,6 +185,8 @@ mod tests {
         assert_eq!(detokenizer.flush(), "\u{fffd}");
         assert_eq!(detokenizer.flush(), "");
         assert_eq!(run(Detokenizer::new(given()).show_control(true), 3).0, ["a", "", "\u{fffd} <s>"]);
+        assert_eq!(run(Detokenizer::new(given()).showing([2].into()), 3).0, ["a", "", "\u{fffd} <s>"]);
+        assert_eq!(run(Detokenizer::new(given()).showing([77].into()), 3).0, ["a", "", ""]);
     }
 
     proptest! {

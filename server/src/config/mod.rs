@@ -100,6 +100,10 @@ pub struct ModelConfig {
     pub stream_slowdown: f32,
     /// Whether requests share and reuse prefixes.
     pub prefix_cache: bool,
+    /// How it writes tool calls: a family's name, "none", or "auto" for what its chat template says.
+    pub tool_parser: &'static str,
+    /// How it marks its thinking, in the same way.
+    pub reasoning_parser: &'static str,
     /// Requests that may wait for this model, while it loads and afterwards.
     pub max_queue: usize,
     /// Sampling where the request says nothing.

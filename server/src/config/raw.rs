@@ -92,6 +92,10 @@ pub struct RawModel {
     pub stream_slowdown: Option<f32>,
     /// Whether requests share and reuse prefixes.
     pub prefix_cache: Option<bool>,
+    /// How it writes tool calls: "auto", "none" or a family's name.
+    pub tool_parser: Option<String>,
+    /// How it marks its thinking: "auto", "none" or a family's name.
+    pub reasoning_parser: Option<String>,
     /// Further names of the model.
     pub aliases: Option<Vec<String>>,
     /// Requests that may wait for this model, instead of `server.max_queue`.

@@ -13,6 +13,8 @@ use super::{
     SamplingDefaults, ServerConfig, Size,
 };
 use crate::near::nearest;
+use crate::reasoning::Tags;
+use crate::tools::Family;
 
 const DEFAULT_MAX_QUEUE: u64 = 64;
 const DEFAULT_MAX_REQUESTS: u64 = 1024;
@@ -150,9 +152,22 @@ fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig
         prefill_chunk: u32::try_from(prefill_chunk).unwrap_or(u32::MAX),
         stream_slowdown,
         prefix_cache: raw.prefix_cache.unwrap_or(true),
+        tool_parser: parser(&key("tool_parser"), raw.tool_parser.as_deref(), &Family::NAMES)?,
+        reasoning_parser: parser(&key("reasoning_parser"), raw.reasoning_parser.as_deref(), &Tags::NAMES)?,
         max_queue: usize::try_from(max_queue).unwrap_or(usize::MAX),
         sampling,
     })
+}
+
+/// A name of the table, "auto" or "none".
+fn parser<T>(
+    key: &str,
+    word: Option<&str>,
+    table: &[(&'static str, T)],
+) -> Result<&'static str, ConfigError> {
+    let names: Vec<_> = ["auto", "none"].into_iter().chain(table.iter().map(|row| row.0)).collect();
+    let known: Vec<_> = names.into_iter().map(|name| (name, name)).collect();
+    one_of(key, word.unwrap_or("auto"), &known)
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), ConfigError> {

@@ -13,8 +13,9 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::generate::job::{Form, Kind};
+use crate::generate::spoken::{Said, Spoken};
 use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
-use crate::wire::openai::response::{StopReason, Tally, finish_reason};
+use crate::wire::openai::response::{StopReason, Tally};
 
 /// Writes the chunks of one answer.
 pub(crate) struct ChunkWriter {
@@ -29,10 +30,10 @@ pub(crate) struct ChunkWriter {
 }
 
 /// What has been written of a choice.
-#[derive(Default, Clone)]
 struct Written {
     begun: bool,
     n_chars: usize,
+    spoken: Spoken,
 }
 
 impl ChunkWriter {
@@ -49,7 +50,8 @@ impl ChunkWriter {
         json(&mut head, &form.resident.fingerprint);
         head.extend_from_slice(b",\"choices\":[");
         let tail: &[u8] = if form.include_usage { b",\"usage\":null}\n\n" } else { b"}\n\n" };
-        let choices = vec![Written::default(); form.n_choices()];
+        let new = |_| Written { begun: false, n_chars: 0, spoken: Spoken::new(&form.parse) };
+        let choices = (0..form.n_choices()).map(new).collect();
         Self { form, head, tail, choices, n_ended: 0, tally: Tally::default() }
     }
 
@@ -117,6 +119,9 @@ impl ChunkWriter {
     }
 
     fn token(&mut self, index: usize, token: &TokenEvent, out: &mut BytesMut) {
+        if !self.choices[index].spoken.is_plain() {
+            return self.parsed_token(index, token, out);
+        }
         let shown = !token.text.is_empty() || token.logprobs.is_some() || self.form.return_token_ids;
         if !shown {
             return; // an unfinished character, or the beginning of a possible stop string
@@ -130,6 +135,45 @@ impl ChunkWriter {
         }
         out.put_slice(b"}]");
         out.put_slice(self.tail);
+    }
+
+    /// A token of an answer that is more than content. What belongs to the token stands in its first chunk.
+    fn parsed_token(&mut self, index: usize, token: &TokenEvent, out: &mut BytesMut) {
+        let mut deltas = Vec::new();
+        self.choices[index].spoken.token(token, |said| deltas.extend(delta(said)));
+        let owns = token.logprobs.is_some() || self.form.return_token_ids;
+        if deltas.is_empty() && owns {
+            deltas.push(b"{}".to_vec());
+        }
+        for (nth, delta) in deltas.iter().enumerate() {
+            self.open(index, out);
+            out.put_slice(b"\"delta\":");
+            out.put_slice(delta);
+            out.put_slice(b",\"logprobs\":");
+            match nth {
+                0 => self.logprobs(index, token, out),
+                _ => out.put_slice(b"null"),
+            }
+            out.put_slice(b",\"finish_reason\":null");
+            if self.form.return_token_ids && nth == 0 {
+                let _ = write!(out.writer(), ",\"token_ids\":[{}]", token.id);
+            }
+            out.put_slice(b"}]");
+            out.put_slice(self.tail);
+        }
+    }
+
+    /// What was held back until the end.
+    fn rest(&mut self, index: usize, finished: &Finished, out: &mut BytesMut) {
+        let mut deltas = Vec::new();
+        self.choices[index].spoken.finish(finished, |said| deltas.extend(delta(said)));
+        for delta in deltas {
+            self.open(index, out);
+            out.put_slice(b"\"delta\":");
+            out.put_slice(&delta);
+            out.put_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
+            out.put_slice(self.tail);
+        }
     }
 
     /// Up to and with the text of a chunk.
@@ -171,19 +215,16 @@ impl ChunkWriter {
     fn finished(&mut self, index: usize, finished: &Finished, out: &mut BytesMut) {
         self.tally.add(finished, self.form.prompt_index(index));
         self.n_ended += 1;
-        if !finished.text.is_empty() && self.form.kind == Kind::Chat {
-            self.open_text(index, &finished.text, out);
-            out.put_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
-            out.put_slice(self.tail);
-        }
         match self.form.kind {
             Kind::Chat => {
+                self.rest(index, finished, out);
+                self.tally.add_reasoning(self.choices[index].spoken.n_reasoning_tokens());
                 self.open(index, out);
                 out.put_slice(b"\"delta\":{}");
             }
             Kind::Text => self.open_text(index, &finished.text, out),
         }
-        let reason = finish_reason(&finished.reason);
+        let reason = self.choices[index].spoken.finish_reason(&finished.reason);
         let _ = write!(out.writer(), ",\"logprobs\":null,\"finish_reason\":\"{reason}\",\"stop_reason\":");
         json(&mut out.writer(), &StopReason::new(&finished.reason, &self.form.stop));
         out.put_slice(b"}]");
@@ -197,6 +238,36 @@ impl ChunkWriter {
         out.put_slice(b",\"timings\":");
         json(&mut out.writer(), &self.tally.timings(&self.form.resident));
     }
+}
+
+/// The `delta` that tells what was said; `None` for what clients see by what follows.
+fn delta(said: Said<'_>) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    match said {
+        Said::Content(content) => {
+            text.extend_from_slice(b"{\"content\":");
+            json(&mut text, content);
+        }
+        Said::Reasoning(reasoning) => {
+            text.extend_from_slice(b"{\"reasoning_content\":");
+            json(&mut text, reasoning);
+        }
+        Said::Call { index, id, name } => {
+            let _ = write!(text, "{{\"tool_calls\":[{{\"index\":{index},\"id\":");
+            json(&mut text, id);
+            text.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+            json(&mut text, name);
+            text.extend_from_slice(b",\"arguments\":\"\"}}]");
+        }
+        Said::Arguments { index, text: arguments } => {
+            let _ = write!(text, "{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"arguments\":");
+            json(&mut text, arguments);
+            text.extend_from_slice(b"}}]");
+        }
+        Said::CallEnd { .. } => return None,
+    }
+    text.push(b'}');
+    Some(text)
 }
 
 fn prompt_ids(ids: Option<&[TokenId]>, out: &mut BytesMut) {

@@ -6,6 +6,7 @@ use duet_core::request::GenerateRequest;
 use duet_core::text::{TokenId, Tokenizer};
 
 use crate::models::Resident;
+use crate::tools::parse::ParseOptions;
 
 /// Which route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(crate) struct Form {
     pub(crate) logprobs: bool,
     pub(crate) return_token_ids: bool,
     pub(crate) include_usage: bool,
+    /// How the model's text is read.
+    pub(crate) parse: ParseOptions,
 }
 
 impl Form {

@@ -2,8 +2,10 @@
 
 pub(crate) mod choices;
 pub(crate) mod chunks;
+pub(crate) mod conversation;
 pub(crate) mod job;
 pub(crate) mod prepare;
+pub(crate) mod spoken;
 pub(crate) mod stream;
 pub(crate) mod whole;
 

@@ -5,17 +5,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use duet_core::request::{GenerateRequest, LogprobsRequest};
 use duet_core::sampling::{SamplingParams, sequence_breakers};
-use duet_core::text::{
-    ChatTemplate, Detokenizer, EncodeOptions, TemplateError, TemplateInput, TokenId, Tokenizer,
-};
-use serde_json::{Map, Value};
+use duet_core::text::{Detokenizer, EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::ApiError;
+use crate::generate::conversation::conversation;
 use crate::generate::job::{Form, Job, Kind, PromptInfo};
 use crate::models::Resident;
-use crate::wire::openai::chat::{ChatRequest, TemplateOptions};
+use crate::tools::parse::ParseOptions;
+use crate::wire::openai::chat::ChatRequest;
 use crate::wire::openai::completion::{CompletionRequest, DEFAULT_MAX_TOKENS};
-use crate::wire::openai::message::for_template;
 use crate::wire::openai::params::Params;
 use crate::wire::openai::prompt::Prompt;
 
@@ -50,89 +48,26 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
     let resident = &for_model.resident;
     match work {
         Work::Chat(request) => {
-            let ids = chat_tokens(resident, request.messages, request.template)?;
-            Preparation { kind: Kind::Chat, params: request.params, logprobs: request.logprobs, for_model }
-                .job(vec![(ids, None)])
+            let ChatRequest { params, messages, logprobs, template, tools } = request;
+            let talk = conversation(resident, messages, &template, tools.as_ref())?;
+            let mut job = Preparation { kind: Kind::Chat, params, logprobs, for_model }
+                .job(vec![(talk.ids, None)], talk.parse)?;
+            for request in &mut job.requests {
+                request.shown_control = talk.shown_control.clone();
+            }
+            Ok(job)
         }
         Work::Text(request) => {
             let tokenizer = resident.assets.tokenizer.clone();
             let one = |prompt| text_tokens(&tokenizer, prompt, request.echo);
             let prompts = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
             Preparation { kind: Kind::Text, params: request.params, logprobs: request.logprobs, for_model }
-                .job(prompts)
+                .job(prompts, ParseOptions::PLAIN)
         }
     }
 }
 
-fn chat_tokens(
-    resident: &Resident,
-    messages: Vec<crate::wire::openai::message::Message>,
-    options: TemplateOptions,
-) -> Result<Vec<TokenId>, ApiError> {
-    let template = resident.assets.template.as_ref().map_err(|why| {
-        let name = &resident.config.name;
-        ApiError::unsupported(
-            "messages",
-            format!("model `{name}` cannot chat: {why}; `/v1/completions` takes plain text"),
-        )
-    })?;
-    let mentions = |word: &str| template.source().is_some_and(|source| source.contains(word));
-    let messages = for_template(messages, mentions("developer"))?;
-    let kwargs = template_kwargs(&options, mentions)?;
-    let input = TemplateInput {
-        messages: &messages,
-        tools: None,
-        add_generation_prompt: options.add_generation_prompt,
-        continue_final_message: options.continue_final_message,
-        kwargs: &kwargs,
-    };
-    let text = render(template, &input)?;
-    // The template writes the special tokens itself: adding them here would give two.
-    encode(resident.assets.tokenizer.as_ref(), &text, false, "messages")
-}
-
-/// `chat_template_kwargs` with the switches that have a name of their own. A switch that the template does not know
-/// would be without effect, so it is refused, unless it says what holds anyway.
-fn template_kwargs(
-    options: &TemplateOptions,
-    mentions: impl Fn(&str) -> bool,
-) -> Result<Map<String, Value>, ApiError> {
-    let mut kwargs = options.kwargs.clone();
-    let mut put = |name: &str, value: Value, is_moot: bool| {
-        if !mentions(name) {
-            let message = format!("`{name}` is not supported: the model's chat template does not know it");
-            return if is_moot { Ok(()) } else { Err(ApiError::unsupported(name, message)) };
-        }
-        match kwargs.insert(name.to_owned(), value.clone()) {
-            Some(other) if other != value => {
-                let message = format!("`{name}` and `chat_template_kwargs.{name}` differ; give one of them");
-                Err(ApiError::invalid(name, message))
-            }
-            _ => Ok(()),
-        }
-    };
-    if let Some(thinking) = options.enable_thinking {
-        put("enable_thinking", Value::Bool(thinking), !thinking)?;
-    }
-    if let Some(effort) = &options.reasoning_effort {
-        put("reasoning_effort", Value::String(effort.clone()), effort == "none")?;
-    }
-    Ok(kwargs)
-}
-
-fn render(template: &ChatTemplate, input: &TemplateInput<'_>) -> Result<String, ApiError> {
-    template.render(input).map_err(|error| match error {
-        TemplateError::Missing => ApiError::unsupported("messages", error.to_string()),
-        TemplateError::Raised { message } => ApiError::invalid(
-            "messages",
-            format!("the model's chat template refuses these messages: {message}"),
-        ),
-        // Whether the template or the conversation is at fault cannot be told; another conversation may do.
-        other => ApiError::invalid("messages", other.to_string()),
-    })
-}
-
-fn encode(
+pub(crate) fn encode(
     tokenizer: &dyn Tokenizer,
     text: &str,
     add_special: bool,
@@ -176,7 +111,7 @@ struct Preparation {
 }
 
 impl Preparation {
-    fn job(self, prompts: Vec<Tokens>) -> Result<Job, ApiError> {
+    fn job(self, prompts: Vec<Tokens>, parse: ParseOptions) -> Result<Job, ApiError> {
         self.check(&prompts)?;
         let Self { kind, params, logprobs, for_model } = self;
         let ForModel { resident, request_id, deadline } = for_model;
@@ -222,6 +157,7 @@ impl Preparation {
             logprobs: logprobs.is_some(),
             return_token_ids: params.return_token_ids,
             include_usage: params.include_usage,
+            parse,
             resident,
         };
         Ok(Job { form, requests })

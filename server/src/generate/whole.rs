@@ -7,13 +7,15 @@ use serde::Serialize;
 use crate::error::{ApiError, ErrorCode};
 use crate::generate::choices::Choices;
 use crate::generate::job::{Form, Kind};
+use crate::generate::spoken::{Block, Spoken, fold};
 use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
-use crate::wire::openai::response::{
-    Answer, AssistantMessage, ChatChoice, StopReason, Tally, TextChoice, finish_reason,
-};
+use crate::wire::openai::response::{Answer, AssistantMessage, ChatChoice, StopReason, Tally, TextChoice};
 
 /// A choice as it grows.
 struct Growing<'a> {
+    spoken: Spoken,
+    blocks: Vec<Block>,
+    /// Of completions.
     text: String,
     n_chars: usize,
     chat_logprobs: Vec<ChatToken<'a>>,
@@ -31,15 +33,22 @@ impl<'a> Growing<'a> {
             }
             self.n_chars += token.text.chars().count();
         }
-        self.text.push_str(&token.text);
+        match form.kind {
+            Kind::Chat => self.spoken.token(&token, |said| fold(&mut self.blocks, said)),
+            Kind::Text => self.text.push_str(&token.text),
+        }
         if form.return_token_ids {
             self.ids.push(token.id);
         }
     }
 
     fn end(&mut self, form: &Form, finished: &Finished) {
-        self.text.push_str(&finished.text);
-        self.end = Some((finish_reason(&finished.reason), StopReason::new(&finished.reason, &form.stop)));
+        match form.kind {
+            Kind::Chat => self.spoken.finish(finished, |said| fold(&mut self.blocks, said)),
+            Kind::Text => self.text.push_str(&finished.text),
+        }
+        let reason = self.spoken.finish_reason(&finished.reason);
+        self.end = Some((reason, StopReason::new(&finished.reason, &form.stop)));
     }
 }
 
@@ -52,6 +61,8 @@ impl<'a> Growing<'a> {
 /// Dropping it cancels all choices.
 pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>, Tally), ApiError> {
     let new = |index| Growing {
+        spoken: Spoken::new(&form.parse),
+        blocks: Vec::new(),
         text: form.prompt_of(index).echo.as_deref().unwrap_or_default().to_owned(),
         n_chars: 0,
         chat_logprobs: Vec::new(),
@@ -67,6 +78,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
             GenerationEvent::Finished(finished) => {
                 growing[index].end(form, &finished);
                 tally.add(&finished, form.prompt_index(index));
+                tally.add_reasoning(growing[index].spoken.n_reasoning_tokens());
             }
         }
     }
@@ -103,7 +115,7 @@ fn chat<'a>(
 ) -> ChatChoice<'a> {
     ChatChoice {
         index,
-        message: AssistantMessage { role: "assistant", content: growing.text, refusal: None },
+        message: AssistantMessage::new(growing.blocks),
         logprobs: form.logprobs.then_some(ChatLogprobs { content: growing.chat_logprobs, refusal: None }),
         finish_reason,
         stop_reason,

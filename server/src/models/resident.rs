@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::config::ModelConfig;
 use crate::metrics::ModelMetrics;
 use crate::models::describe::Described;
+use crate::reasoning::Tags;
+use crate::tools::Family;
+use crate::tools::speech::{Setting, Speech};
 
 /// A loaded model with everything that its requests need.
 pub(crate) struct Resident {
@@ -21,6 +24,8 @@ pub(crate) struct Resident {
     pub(crate) metrics: ModelMetrics,
     /// Most host memory that its prefixes may take, beside what was planned for weights and KV cache.
     pub(crate) cache_bytes: u64,
+    /// How it writes calls and thinking.
+    pub(crate) speech: Speech,
 }
 
 impl Resident {
@@ -33,7 +38,12 @@ impl Resident {
         cache_bytes: u64,
     ) -> Self {
         let fingerprint = fingerprint(&config, &described, model.as_ref());
-        Self { config, described, model, assets, fingerprint, metrics, cache_bytes }
+        let template = assets.template.as_deref().ok();
+        let calls = Setting::parse(config.tool_parser, &Family::NAMES);
+        let reasoning = Setting::parse(config.reasoning_parser, &Tags::NAMES);
+        let (calls, reasoning) = (calls.unwrap_or(Setting::Auto), reasoning.unwrap_or(Setting::Auto));
+        let speech = Speech::new(template, assets.tokenizer.as_ref(), calls, reasoning);
+        Self { config, described, model, assets, fingerprint, metrics, cache_bytes, speech }
     }
 
     pub(crate) fn is_crashed(&self) -> bool {

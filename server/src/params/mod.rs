@@ -11,6 +11,7 @@ mod kind;
 pub mod probe;
 mod refused;
 mod table;
+mod tools;
 
 use serde_json::Value;
 

@@ -62,8 +62,6 @@ const ON: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 
 /// Name, which values ask for nothing, and why the others are refused.
 const REFUSED: &[(&str, AsksNothing, &str)] = &[
-    ("tools", empty, LATER),
-    ("tool_choice", word_none, LATER),
     ("functions", empty, OLD_FORM),
     ("function_call", word_none, OLD_FORM),
     ("grammar", empty, CONSTRAINT),
@@ -109,6 +107,11 @@ const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("samplers", never, "the order of the sampler chain is fixed"),
 ];
 
+/// The same for completions alone.
+const REFUSED_FOR_TEXT: &[(&str, AsksNothing, &str)] =
+    &[("tools", empty, FOR_CHAT), ("tool_choice", word_none, FOR_CHAT)];
+const FOR_CHAT: &str = "completions have no tools, use `/v1/chat/completions`";
+
 const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
 
 /// The list as rows.
@@ -118,7 +121,8 @@ static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
         probe: Probe::None,
         ..Parameter::new(name, ON, Group::Refused, ANYTHING, "off", why)
     };
-    REFUSED.iter().map(row).collect()
+    let for_text = |entry| Parameter { on: Endpoints::of(&[Endpoint::Text]), ..row(entry) };
+    REFUSED.iter().map(row).chain(REFUSED_FOR_TEXT.iter().map(for_text)).collect()
 });
 
 pub(super) fn rows() -> impl Iterator<Item = &'static Parameter> {

@@ -17,8 +17,18 @@ const PENALTY: Kind = Kind::Number(-2.0, 2.0);
 const SEED: Kind = Kind::Integer(i64::MIN as i128, u64::MAX as i128);
 
 /// All tables.
-pub(super) const ROWS: &[&[Parameter]] =
-    &[INPUT, LENGTH, SAMPLING, PENALTIES, OUTPUT, STRUCTURE, TEMPLATE, SERVING, NO_EFFECT];
+pub(super) const ROWS: &[&[Parameter]] = &[
+    INPUT,
+    LENGTH,
+    SAMPLING,
+    PENALTIES,
+    OUTPUT,
+    STRUCTURE,
+    super::tools::ROWS,
+    TEMPLATE,
+    SERVING,
+    NO_EFFECT,
+];
 
 const fn row(
     name: &'static str,
@@ -434,7 +444,14 @@ const NO_EFFECT: &[Parameter] = &[
         "none",
         "prefixes stay as long as there is room",
     ),
-    row("parallel_tool_calls", BOTH, Group::NoEffect, ANYTHING, "true", "of tools, which are refused"),
+    row(
+        "parallel_tool_calls",
+        TEXT,
+        Group::NoEffect,
+        ANYTHING,
+        "true",
+        "of tools, which completions have not",
+    ),
     row("mirostat_tau", BOTH, Group::NoEffect, ANYTHING, "5", "only with `mirostat`"),
     row("mirostat_eta", BOTH, Group::NoEffect, ANYTHING, "0.1", "only with `mirostat`"),
     row("dynatemp_exponent", BOTH, Group::NoEffect, ANYTHING, "1", "only with `dynatemp_range`"),

@@ -1,10 +1,11 @@
 //! The table of parameters, row by row, against a server: what is in it has its effect or is refused by name.
 
-use duet_core::testing::Reply;
+use duet_core::testing::{FakeConfig, Reply};
 use duet_server::params::probe::{Tokens, basic, comparable};
 use duet_server::params::{self, Endpoint, Probe, Rule};
 use serde_json::{Value, json};
 
+use crate::support::gguf::Header;
 use crate::support::{Answer, Running, World};
 
 /// Of the byte tokenizer.
@@ -18,7 +19,10 @@ async fn ask(server: &Running, endpoint: Endpoint, body: &Value) -> Answer {
 
 #[tokio::test]
 async fn every_parameter_has_an_effect_or_is_refused_with_its_name_and_the_engine() {
-    let server = World::new().model("m", Reply::Hash).start().await;
+    // Room for tools in a prompt of bytes.
+    let header = Header { context_length: 2048, ..Header::default() };
+    let config = FakeConfig { reply: Reply::Hash, ..FakeConfig::default() };
+    let server = World::new().fake("m", header, config).start().await;
     for endpoint in ENDPOINTS {
         let basic = basic(endpoint, "m").expect("it generates");
         for row in params::of(endpoint) {
@@ -98,7 +102,12 @@ async fn what_is_required_is_missed_by_name() {
 }
 
 /// Where rows point to for what one answer does not show.
-const TESTS: &[&str] = &[include_str!("cache.rs"), include_str!("params.rs"), include_str!("errors.rs")];
+const TESTS: &[&str] = &[
+    include_str!("cache.rs"),
+    include_str!("params.rs"),
+    include_str!("errors.rs"),
+    include_str!("tools.rs"),
+];
 
 #[test]
 fn rows_point_to_tests_that_exist() {

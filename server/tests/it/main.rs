@@ -12,4 +12,5 @@ mod shutdown;
 mod streams;
 mod strict_client;
 mod support;
+mod tools;
 mod transcripts;

@@ -204,8 +204,9 @@ async fn what_the_template_gets() {
     ]});
     assert_eq!(
         prompt_text(&server, mixed).await,
-        "<bos><|im_start|>system\nD<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n\
-         <|im_start|>tool\nT<|im_end|>\n<|im_start|>assistant\n"
+        "<bos><|im_start|>system\nD<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n\
+         <tool_call>\n{\"name\":\"f\",\"arguments\":{}}\n</tool_call><|im_end|>\n<|im_start|>user\n\
+         <tool_response>\nT\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     );
     // Special tokens in a text are those tokens, as everywhere.
     let special = json!({"messages": [{"role": "user", "content": "<eos>"}]});

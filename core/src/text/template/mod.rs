@@ -91,6 +91,14 @@ impl ChatTemplate {
         self.sources.templates.get(DEFAULT).map(String::as_str)
     }
 
+    /// The sources of all templates that conversations are rendered with, that for tools included.
+    pub fn all_sources(&self) -> impl Iterator<Item = &str> {
+        [DEFAULT, WITH_TOOLS]
+            .into_iter()
+            .filter_map(|name| self.sources.templates.get(name))
+            .map(String::as_str)
+    }
+
     /// The prompt's text. It contains its special tokens in written form, a beginning-of-sequence token included if
     /// the template writes one: encode it with `parse_special` and without `add_special`.
     ///

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::tools::request::{ToolRequest, take_tools};
 use crate::wire::fields::Fields;
 use crate::wire::openai::message::{Message, take_messages};
 use crate::wire::openai::params::Params;
@@ -15,6 +16,8 @@ pub(crate) struct ChatRequest {
     /// Alternatives per token, if logprobs are wanted.
     pub(crate) logprobs: Option<u32>,
     pub(crate) template: TemplateOptions,
+    /// Functions that may be called.
+    pub(crate) tools: Option<ToolRequest>,
 }
 
 /// What the request says to the chat template.
@@ -34,12 +37,14 @@ impl ChatRequest {
     /// # Errors
     /// As the contract's table.
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let tools = take_tools(fields)?;
         let params = Params::take(fields)?;
         Ok(Self {
             params,
             messages: take_messages(fields)?,
             logprobs: logprobs(fields)?,
             template: template(fields)?,
+            tools,
         })
     }
 }

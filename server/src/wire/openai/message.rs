@@ -1,5 +1,6 @@
 //! `messages`: what clients send, checked, and what a chat template sees.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -158,14 +159,49 @@ pub(crate) fn take_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiErro
 
 /// Messages as a chat template sees them: an array of objects with `role`, `content` (a text), and what belongs to tool
 /// calls. `knows_developer`: whether the template has a developer role; most only know system messages.
+/// `arguments_as_text`: whether the template wants arguments as JSON text instead of an object.
 ///
 /// # Errors
 /// What is wrong, with its path; `unsupported_parameter` for parts that are no text.
-pub(crate) fn for_template(messages: Vec<Message>, knows_developer: bool) -> Result<Value, ApiError> {
+pub(crate) fn for_template(
+    messages: Vec<Message>,
+    knows_developer: bool,
+    arguments_as_text: bool,
+) -> Result<Value, ApiError> {
     let one = |(index, message): (usize, Message)| {
         template_message(message, &format!("messages[{index}]"), knows_developer)
     };
-    Ok(Value::Array(messages.into_iter().enumerate().map(one).collect::<Result<_, _>>()?))
+    let mut messages: Vec<Value> = messages.into_iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    name_results(&mut messages);
+    if arguments_as_text {
+        for call in
+            messages.iter_mut().filter_map(|message| message.get_mut("tool_calls")?.as_array_mut()).flatten()
+        {
+            let arguments = &mut call["function"]["arguments"];
+            if !arguments.is_string() {
+                *arguments = arguments.to_string().into();
+            }
+        }
+    }
+    Ok(Value::Array(messages))
+}
+
+/// Some templates show a result under its function's name, which only the call has.
+fn name_results(messages: &mut [Value]) {
+    let mut names: HashMap<String, Value> = HashMap::new();
+    for message in messages {
+        for call in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(id) = call["id"].as_str() {
+                names.insert(id.to_owned(), call["function"]["name"].clone());
+            }
+        }
+        let id = message.get("tool_call_id").and_then(Value::as_str);
+        if let Some(name) = id.and_then(|id| names.get(id)).cloned()
+            && let Some(message) = message.as_object_mut()
+        {
+            message.entry("name").or_insert(name);
+        }
+    }
 }
 
 fn template_message(message: Message, at: &str, knows_developer: bool) -> Result<Value, ApiError> {

@@ -4,6 +4,7 @@ use duet_core::event::{FinishReason, Finished, StopCause};
 use duet_core::text::TokenId;
 use serde::Serialize;
 
+use crate::generate::spoken::Block;
 use crate::models::Resident;
 use crate::wire::openai::logprobs::{ChatLogprobs, TextLogprobs};
 
@@ -14,11 +15,17 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: u32,
     pub(crate) total_tokens: u32,
     pub(crate) prompt_tokens_details: PromptTokensDetails,
+    pub(crate) completion_tokens_details: CompletionTokensDetails,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct PromptTokensDetails {
     pub(crate) cached_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct CompletionTokensDetails {
+    pub(crate) reasoning_tokens: u32,
 }
 
 /// `timings`: llama.cpp's names, and where the time before the first token went.
@@ -99,6 +106,11 @@ impl Tally {
                 *unseen = Some(n_cached);
             }
         }
+    }
+
+    /// Tokens of a choice that were thinking.
+    pub(crate) fn add_reasoning(&mut self, n_tokens: u32) {
+        self.usage.completion_tokens_details.reasoning_tokens += n_tokens;
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -201,9 +213,47 @@ pub(crate) struct ChatChoice<'a> {
 
 #[derive(Serialize)]
 pub(crate) struct AssistantMessage {
-    pub(crate) role: &'static str,
-    pub(crate) content: String,
-    pub(crate) refusal: Option<()>,
+    role: &'static str,
+    /// Null only beside calls.
+    content: Option<String>,
+    refusal: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
+}
+
+#[derive(Serialize)]
+struct ToolCall {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: FunctionCall,
+}
+
+#[derive(Serialize)]
+struct FunctionCall {
+    name: String,
+    arguments: String,
+}
+
+impl AssistantMessage {
+    /// Blocks of a kind become one text.
+    pub(crate) fn new(blocks: Vec<Block>) -> Self {
+        let (mut content, mut reasoning, mut tool_calls) = (String::new(), None::<String>, Vec::new());
+        for block in blocks {
+            match block {
+                Block::Content(text) => content.push_str(&text),
+                Block::Reasoning(text) => reasoning.get_or_insert_default().push_str(&text),
+                Block::Call { id, name, arguments } => {
+                    let function = FunctionCall { name, arguments };
+                    tool_calls.push(ToolCall { id, kind: "function", function });
+                }
+            }
+        }
+        let content = Some(content).filter(|text| !text.is_empty() || tool_calls.is_empty());
+        Self { role: "assistant", content, refusal: None, reasoning_content: reasoning, tool_calls }
+    }
 }
 
 #[derive(Serialize)]

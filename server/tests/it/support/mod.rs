@@ -25,6 +25,14 @@ pub(crate) const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}<
     {{ message.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n\
     {% if enable_thinking %}<think>{% endif %}{% endif %}";
 
+/// As [`TEMPLATE`] with tools and thinking in Qwen's manner.
+pub(crate) const TOOL_TEMPLATE: &str = "{{ bos_token }}{% if tools %}<|im_start|>system\n<tools>\
+    {% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools><|im_end|>\n{% endif %}\
+    {% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}\
+    {% for call in message.tool_calls %}<tool_call>{{ call.function.name }} {{ call.function.arguments | tojson }}</tool_call>\
+    {% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n\
+    {% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}";
+
 /// A server to be.
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -55,6 +63,12 @@ impl World {
 
     pub(crate) fn model(self, name: &str, reply: Reply) -> Self {
         self.fake(name, Header::default(), FakeConfig { reply, ..FakeConfig::default() })
+    }
+
+    /// A model `m` with [`TOOL_TEMPLATE`] and room for tools.
+    pub(crate) fn with_tools(text: &str) -> Self {
+        let header = Header { chat_template: Some(TOOL_TEMPLATE), context_length: 8192, ..Header::default() };
+        Self::new().fake("m", header, FakeConfig { reply: Reply::text(text), ..FakeConfig::default() })
     }
 
     pub(crate) fn fake(mut self, name: &str, header: Header, config: FakeConfig) -> Self {
@@ -95,8 +109,9 @@ pub(crate) fn registry(backend: Arc<TestBackend>) -> Registry {
         Arc::new(|model| {
             let template = match &model.chat_template {
                 None => Err("it has no chat template".to_owned()),
-                Some(_) => {
-                    ChatTemplate::new(TEMPLATE, "<bos>", "<eos>").map(Arc::new).map_err(|e| e.to_string())
+                Some(source) => {
+                    let source = if source.starts_with('(') { TEMPLATE } else { source };
+                    ChatTemplate::new(source, "<bos>", "<eos>").map(Arc::new).map_err(|e| e.to_string())
                 }
             };
             Ok(TextAssets { tokenizer: Arc::new(ByteTokenizer::default()), template })
@@ -209,6 +224,7 @@ macro_rules! assert_transcript {
         let text = $text;
         insta::with_settings!({filters => vec![
             (r#""id":"(chatcmpl|cmpl)-[0-9a-f]{32}""#, r#""id":"$1-[id]""#),
+            (r#""(call|toolu|msg|resp|rs|fc)_[0-9a-f]{24,32}""#, r#""${1}_[id]""#),
             (r#""created":\d+"#, r#""created":[time]"#),
             (r#""system_fingerprint":"fp_[0-9a-f]{12}""#, r#""system_fingerprint":"[fp]""#),
             (r#""(\w+_ms|\w+_per_second|batch_width)":[0-9.]+"#, r#""$1":[n]"#),
