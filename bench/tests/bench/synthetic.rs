@@ -46,7 +46,7 @@ pub(crate) enum Fault {
     None,
     /// A slows down by 2.2 % per block.
     ArmDrifts,
-    /// A is 12 % slower from block 7 on.
+    /// A is 22 % slower from block 7 on.
     ArmJumps,
     /// Both are 30 % slower from the second visit of block 6 on.
     MachineJumps,
@@ -205,7 +205,7 @@ impl Run<'_> {
         }
         log += match fault {
             Fault::ArmDrifts if ab && arm == Side::A => 0.022 * block as f64,
-            Fault::ArmJumps if ab && arm == Side::A && block >= 6 => 0.12,
+            Fault::ArmJumps if ab && arm == Side::A && block >= 6 => 0.2,
             Fault::MachineJumps if ab && (block > 5 || (block == 5 && position >= 1)) => 0.3,
             Fault::Carryover if arm == Side::A && switched => 0.09,
             Fault::Clock if here => 0.2,
