@@ -30,6 +30,15 @@ pub(crate) struct ServeArguments {
     /// Port to listen on; 0 takes a free one [default: 8080]
     #[arg(long)]
     port: Option<u16>,
+    /// File of API keys, one per line; without keys only this machine is served
+    #[arg(long, value_name = "FILE")]
+    api_keys_file: Option<PathBuf>,
+    /// Certificate chain as a PEM file, for HTTPS; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Name of MODEL for clients [default: its file name]
     #[arg(long, requires = "model")]
     name: Option<String>,
@@ -60,6 +69,10 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
     let mut flags = RawConfig::default();
     flags.server.host.clone_from(&arguments.host);
     flags.server.port = arguments.port;
+    let file = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+    flags.server.api_keys_file = file(&arguments.api_keys_file)?.map(Into::into);
+    flags.server.tls_cert = file(&arguments.tls_cert)?.map(Into::into);
+    flags.server.tls_key = file(&arguments.tls_key)?.map(Into::into);
     flags.cache.ram_bytes = arguments.cache_ram;
     flags.cache.disk_dir = arguments.cache_dir.as_deref().map(absolute).transpose()?.map(Into::into);
     flags.cache.disk_bytes = arguments.cache_disk;
@@ -76,6 +89,7 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
         "nothing to serve: name a model (`duet serve model.gguf`) or a config file with a [models.<name>] table"
     );
     let address = format!("{}:{}", config.http.host, config.http.port);
+    let scheme = if config.http.security.tls.is_some() { "https" } else { "http" };
     let server = Server::new(config, crate::compose::deciding_registry())?;
     if let Some(name) = &model {
         // Its headers are read before anything is bound or loaded: a wrong path costs no time.
@@ -88,7 +102,7 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
     let signals = Signals::new();
     let listener =
         TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let url = format!("{scheme}://{}", listener.local_addr()?);
     print(&format!("duet {} listens on {url}\n", env!("CARGO_PKG_VERSION")))?;
 
     let (give_up, gave_up) = tokio::sync::oneshot::channel::<()>();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use crate::config::HttpConfig;
 use crate::drain::Drain;
@@ -27,21 +27,35 @@ pub(crate) struct App {
 
 /// All routes. `bound`: where the server listens; without it (tests) as if on loopback.
 pub(crate) fn router(app: Arc<App>, bound: Option<SocketAddr>) -> Router {
-    let outer = Outer { guard: Guard::new(&app.http, bound), metrics: app.metrics.clone() };
+    let outer = Outer {
+        guard: Guard::new(&app.http, bound),
+        keys: app.http.security.keys.clone(),
+        metrics: app.metrics.clone(),
+    };
     let layer = from_fn_with_state(Arc::new(outer), envelope::around);
-    Router::new()
-        .route("/v1/models", get(routes::models::list))
-        .route("/v1/models/{*id}", get(routes::models::one))
-        .route("/v1/chat/completions", post(routes::completions::chat))
-        .route("/v1/completions", post(routes::completions::text))
-        .route("/health", get(routes::health::health))
-        .route("/livez", get(routes::health::live))
-        .route("/readyz", get(routes::health::ready))
-        .route("/metrics", get(routes::metrics::metrics))
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .with_state(app)
-        .layer(layer)
+    let router =
+        handlers().into_iter().fold(Router::new(), |router, (path, handler)| router.route(path, handler));
+    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(app).layer(layer)
+}
+
+/// What answers where. [`api::ROUTES`](crate::api::ROUTES) says what each of them takes, gives and wants.
+fn handlers() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/v1/models", get(routes::models::list)),
+        ("/v1/models/{*id}", get(routes::models::one)),
+        ("/v1/chat/completions", post(routes::completions::chat)),
+        ("/v1/completions", post(routes::completions::text)),
+        ("/tokenize", post(routes::tokens::tokenize)),
+        ("/detokenize", post(routes::tokens::detokenize)),
+        ("/apply-template", post(routes::tokens::apply_template)),
+        ("/tokenizer_info", get(routes::tokens::info)),
+        ("/health", get(routes::health::health)),
+        ("/livez", get(routes::health::live)),
+        ("/readyz", get(routes::health::ready)),
+        ("/metrics", get(routes::metrics::metrics)),
+        ("/openapi.json", get(routes::openapi::document)),
+        ("/", get(routes::page::page)),
+    ]
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {
@@ -51,4 +65,16 @@ async fn no_such_path(uri: Uri) -> ApiError {
 /// axum adds the `Allow` header.
 async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, format!("`{}` does not take {method}", uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_routes_are_those_of_the_table() {
+        let routed: BTreeSet<_> = super::handlers().into_iter().map(|(path, _)| path).collect();
+        let declared: BTreeSet<_> = crate::api::ROUTES.iter().map(|route| route.path).collect();
+        assert_eq!(routed, declared);
+    }
 }

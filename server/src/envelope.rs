@@ -3,13 +3,17 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
+use crate::api;
+use crate::auth::{self, Keys};
 use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
@@ -19,24 +23,39 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids are replaced: they are for log lines.
 const MOST_ID_BYTES: usize = 128;
 
+/// Errors beneath it have the shape that Anthropic's clients read.
+const ANTHROPIC: &str = "/v1/messages";
 /// Of paths that nothing is at.
 const NO_ROUTE: &str = "other";
 
 /// What the layer needs.
 pub(crate) struct Outer {
     pub(crate) guard: Guard,
+    pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Outer {
+    /// What is wrong before anybody looks at what is wanted.
+    fn check(&self, route: Option<&str>, request: &Request) -> Result<(), ApiError> {
+        self.guard.check(request.uri(), request.headers())?;
+        match (&self.keys, api::scope(route)) {
+            (Some(keys), Some(scope)) => auth::check(keys, request.headers(), scope),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The outermost layer.
 pub(crate) async fn around(State(outer): State<Arc<Outer>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let speaks_anthropic = request.uri().path().starts_with(ANTHROPIC);
     let id = request_id(request.headers());
     // Visible ASCII, checked or made.
     let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
     let record = Arc::new(Record::new(id, request.method(), request.uri().path(), outer.metrics.clone()));
-    let mut response = match outer.guard.check(request.uri(), request.headers()) {
+    let mut response = match outer.check(route, &request) {
         Err(error) => error.into_response(),
         Ok(()) => {
             request.extensions_mut().insert(record.clone());
@@ -46,9 +65,14 @@ pub(crate) async fn around(State(outer): State<Arc<Outer>>, mut request: Request
     };
     if let Some(error) = response.extensions().get::<ApiError>() {
         record.failed(error);
+        if speaks_anthropic {
+            let body = error.anthropic_body(&record.id);
+            response.headers_mut().remove(CONTENT_LENGTH);
+            *response.body_mut() = Body::from(body);
+        }
     }
     record.answered(response.status());
-    outer.metrics.answered(route, response.status(), record.started.elapsed());
+    outer.metrics.answered(route.unwrap_or(NO_ROUTE), response.status(), record.started.elapsed());
     response.headers_mut().insert(REQUEST_ID, header);
     response
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use duet_core::BackendError;
@@ -23,6 +23,8 @@ pub enum ErrorCode {
     UnknownParameter,
     UnsupportedParameter,
     ContextLengthExceeded,
+    InvalidApiKey,
+    KeyScope,
     HostNotAllowed,
     OriginNotAllowed,
     ModelNotFound,
@@ -71,6 +73,10 @@ impl ErrorCode {
             Self::ContextLengthExceeded => {
                 (StatusCode::BAD_REQUEST, INVALID, "context_length_exceeded", Unsaid)
             }
+            Self::InvalidApiKey => {
+                (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", Unsaid)
+            }
+            Self::KeyScope => (StatusCode::FORBIDDEN, DENIED, "key_scope", Unsaid),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, DENIED, "host_not_allowed", Unsaid),
             Self::OriginNotAllowed => (StatusCode::FORBIDDEN, DENIED, "origin_not_allowed", Unsaid),
             Self::ModelNotFound => (StatusCode::NOT_FOUND, INVALID, "model_not_found", Unsaid),
@@ -112,6 +118,25 @@ impl ErrorCode {
     /// The status line.
     pub fn status(self) -> StatusCode {
         self.row().0
+    }
+
+    /// Whether it says when to try again.
+    pub(crate) fn has_retry_after(self) -> bool {
+        matches!(self.row().3, Retry::After(_))
+    }
+
+    /// The `type` that Anthropic's clients know it by.
+    fn anthropic_type(self) -> &'static str {
+        match (self.status().as_u16(), self.row().3) {
+            (401, _) => "authentication_error",
+            (403, _) => "permission_error",
+            (404, _) => "not_found_error",
+            (413, _) => "request_too_large",
+            (429, _) => "rate_limit_error",
+            (503, Retry::After(_)) => "overloaded_error",
+            (500.., _) => "api_error",
+            _ => "invalid_request_error",
+        }
     }
 }
 
@@ -183,6 +208,14 @@ impl ApiError {
         // Strings and numbers only: cannot fail.
         serde_json::to_vec(&Envelope { error: self }).unwrap_or_default()
     }
+
+    /// The JSON body of Anthropic's routes; in a stream the data of `event: error`.
+    pub fn anthropic_body(&self, request_id: &str) -> Vec<u8> {
+        let kind = self.code.anthropic_type();
+        let error = serde_json::json!({"type": kind, "message": self.message});
+        let body = serde_json::json!({"type": "error", "error": error, "request_id": request_id});
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 impl Serialize for ApiError {
@@ -206,6 +239,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, self.openai_body()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.code == ErrorCode::InvalidApiKey {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"duet\""));
+        }
         match (retry, self.retry_after_s) {
             (Retry::Never, _) => {
                 headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));

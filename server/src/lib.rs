@@ -4,7 +4,9 @@
 //! `routes` → `wire` (checked) → `models` (loaded, once for all who wait) → `generate` (template, tokens, events) →
 //! `wire` again. Status codes are in [`error`] and nowhere else.
 
+mod api;
 mod app;
+mod auth;
 pub mod config;
 mod drain;
 mod envelope;
@@ -22,9 +24,10 @@ mod serve;
 mod tools;
 mod wire;
 
+pub use auth::Keys;
 pub use config::{
     CacheConfig, ConfigError, HttpConfig, ModelConfig, RawCache, RawConfig, RawModel, RawServer,
-    ServerConfig, Size,
+    SecurityConfig, ServerConfig, Size, TlsFiles,
 };
 pub use error::{ApiError, ErrorCode};
 pub use models::{Memory, MemorySource, system_memory};

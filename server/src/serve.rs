@@ -19,6 +19,10 @@ use crate::models::{MemorySource, ModelTable, Phase, system_memory};
 /// For connections to be closed after their requests have been cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Anybody who reaches the port could use the models.
+const BEYOND_LOOPBACK: &str = "listening beyond this machine needs API keys: name a file of them in server.api_keys_file, \
+                               or put them into DUET_API_KEYS";
+
 /// A server before and while it listens. Cloning it gives another handle to the same one.
 #[derive(Clone)]
 pub struct Server(Arc<App>);
@@ -110,15 +114,19 @@ impl Server {
     /// for `server.shutdown_timeout_s`, cuts the rest with an error event, frees all models and returns.
     ///
     /// # Errors
-    /// What the listener says.
+    /// A listener that is not on loopback while there are no API keys (`InvalidInput`), or what the listener says.
     pub async fn serve(
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let bound = listener.local_addr()?;
-        if !bound.ip().is_loopback() {
-            tracing::warn!(%bound, "listening beyond this machine, and there are no API keys yet: anybody who reaches the port may use it");
+        if !bound.ip().is_loopback() && self.0.http.security.keys.is_none() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, BEYOND_LOOPBACK));
+        }
+        if self.0.http.security.tls.is_some() {
+            let message = "HTTPS is not there yet: take out server.tls_cert and server.tls_key";
+            return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, message));
         }
         let models = self.0.models.clone();
         let inspection = tokio::spawn(async move { models.inspect_all().await });

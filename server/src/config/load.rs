@@ -9,6 +9,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::environment::Environment;
 use super::error::origin_of;
 use super::raw::RawConfig;
+use super::security::KEYS_VARIABLE;
 use super::{ConfigError, ServerConfig};
 
 /// The file that is read if it is there and no other was named.
@@ -40,7 +41,11 @@ impl ServerConfig {
         };
         let figment = figment.merge(Environment::new(known_models)).merge(Flags(flags));
         let raw: RawConfig = figment.extract().map_err(ConfigError::from)?;
-        Self::validate(&raw).map_err(|error| located(&figment, error))
+        let mut config = Self::validate(&raw).map_err(|error| located(&figment, error))?;
+        if let Some(keys) = std::env::var_os(KEYS_VARIABLE) {
+            config.http.security.add_keys(&keys.to_string_lossy())?;
+        }
+        Ok(config)
     }
 
     /// Settings from flags alone, for tests and tools.

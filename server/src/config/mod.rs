@@ -7,6 +7,7 @@ mod environment;
 mod error;
 mod load;
 mod raw;
+mod security;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use duet_core::registry::EngineChoice;
 pub use error::ConfigError;
 pub use load::DEFAULT_FILE;
 pub use raw::{RawCache, RawConfig, RawModel, RawServer};
+pub use security::{SecurityConfig, TlsFiles};
 pub use size::Size;
 
 /// Checked settings of a server.
@@ -58,6 +60,8 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Whether a field that no API documents is a 400; else it is listed in `x-duet-ignored`.
     pub deny_unknown_fields: bool,
+    /// Who may connect and call.
+    pub security: SecurityConfig,
 }
 
 /// What the prefix caches of all models share.

@@ -50,6 +50,18 @@ pub struct RawServer {
     pub allowed_origins: Option<Vec<String>>,
     /// "accept" or "deny" fields of a request that no API documents.
     pub unknown_fields: Option<String>,
+    /// A file of API keys, one per line, in a file relative to that file.
+    pub api_keys_file: Option<RelativePathBuf>,
+    /// A PEM file with the certificate chain, for HTTPS.
+    pub tls_cert: Option<RelativePathBuf>,
+    /// A PEM file with the certificate's private key.
+    pub tls_key: Option<RelativePathBuf>,
+    /// Seconds a client may take for a request's head, waiting for the next request included.
+    pub header_timeout_s: Option<f64>,
+    /// Seconds a client may take no byte of an answer.
+    pub write_timeout_s: Option<f64>,
+    /// Connections at once; more wait.
+    pub max_connections: Option<u64>,
 }
 
 /// The `[cache]` table: prefixes that had to leave an engine's KV cache.

@@ -95,7 +95,7 @@ fn unknown_keys_name_file_key_and_a_near_match() {
     check_refused(
         "[server]\nprot = 1\n",
         "duet.toml: server.prot: unknown key; known here: host, port, max_body_bytes, max_queue, max_requests, \
-         request_timeout_s, body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields; did you mean `port`?",
+         request_timeout_s, body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields, api_keys_file, tls_cert, tls_key, header_timeout_s, write_timeout_s, max_connections; did you mean `port`?",
     );
     check_refused(
         "[sever]\n",

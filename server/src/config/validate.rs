@@ -10,7 +10,7 @@ use duet_core::sampling::SamplingParams;
 
 use super::{
     CacheConfig, ConfigError, HttpConfig, ModelConfig, RawCache, RawConfig, RawModel, RawServer,
-    SamplingDefaults, ServerConfig, Size,
+    SamplingDefaults, SecurityConfig, ServerConfig, Size,
 };
 use crate::near::nearest;
 use crate::reasoning::Tags;
@@ -73,6 +73,7 @@ fn check_http(raw: &RawServer) -> Result<HttpConfig, ConfigError> {
         allowed_hosts: lower(raw.allowed_hosts.as_deref()),
         allowed_origins: lower(raw.allowed_origins.as_deref()),
         deny_unknown_fields: one_of("server.unknown_fields", unknown, &UNKNOWN_FIELDS)?,
+        security: SecurityConfig::check(raw)?,
     })
 }
 
@@ -224,14 +225,14 @@ fn check_sampling(key: &impl Fn(&str) -> String, raw: &RawModel) -> Result<Sampl
     })
 }
 
-fn at_least(key: &str, value: Option<u64>, least: u64, default: u64) -> Result<u64, ConfigError> {
+pub(super) fn at_least(key: &str, value: Option<u64>, least: u64, default: u64) -> Result<u64, ConfigError> {
     match value.unwrap_or(default) {
         value if value >= least => Ok(value),
         value => Err(ConfigError::new(key, format!("must be at least {least}, is {value}"))),
     }
 }
 
-fn seconds(key: &str, value: Option<f64>) -> Result<Option<Duration>, ConfigError> {
+pub(super) fn seconds(key: &str, value: Option<f64>) -> Result<Option<Duration>, ConfigError> {
     match value {
         None => Ok(None),
         Some(seconds) if seconds > 0.0 && seconds <= MOST_SECONDS => {

@@ -19,6 +19,8 @@ use crate::wire::openai::message::{Message, for_template};
 
 /// A conversation ready for the engine.
 pub(crate) struct Conversation {
+    /// What the template made of it.
+    pub(crate) text: String,
     pub(crate) ids: Vec<TokenId>,
     pub(crate) parse: ParseOptions,
     /// Control tokens that the reader of the answer has to see.
@@ -70,7 +72,7 @@ pub(crate) fn conversation(
     };
     // The template writes the special tokens itself: adding them here would give two.
     let ids = encode(resident.assets.tokenizer.as_ref(), &text, false, "messages")?;
-    Ok(Conversation { ids, parse, shown_control: marks.clone() })
+    Ok(Conversation { text, ids, parse, shown_control: marks.clone() })
 }
 
 fn input<'a>(

@@ -93,7 +93,7 @@ fn text_tokens(tokenizer: &Arc<dyn Tokenizer>, prompt: Prompt, echo: bool) -> Re
     }
 }
 
-fn decode(tokenizer: &Arc<dyn Tokenizer>, ids: &[TokenId]) -> String {
+pub(crate) fn decode(tokenizer: &Arc<dyn Tokenizer>, ids: &[TokenId]) -> String {
     let mut detokenizer = Detokenizer::new(tokenizer.clone());
     let mut text = String::new();
     for id in ids {

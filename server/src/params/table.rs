@@ -8,6 +8,14 @@ const TEXT: Endpoints = Endpoints::of(&[Endpoint::Text]);
 /// Both routes of OpenAI's that generate.
 const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 
+const TOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Tokenize]);
+const DETOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Detokenize]);
+/// Routes where the only configured model need not be named.
+const TEXT_SIDE: Endpoints =
+    Endpoints::of(&[Endpoint::Tokenize, Endpoint::Detokenize, Endpoint::ApplyTemplate]);
+/// Routes with a conversation.
+const TALK: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::ApplyTemplate]);
+
 const UNIT: Kind = Kind::Number(0.0, 1.0);
 const FREE: Kind = Kind::Number(0.0, f64::MAX);
 const COUNT: Kind = Kind::Integer(0, U32);
@@ -19,6 +27,7 @@ const SEED: Kind = Kind::Integer(i64::MIN as i128, u64::MAX as i128);
 /// All tables.
 pub(super) const ROWS: &[&[Parameter]] = &[
     INPUT,
+    TEXTS,
     LENGTH,
     SAMPLING,
     PENALTIES,
@@ -54,8 +63,71 @@ const PROMPT: Kind = Kind::Other {
 
 const INPUT: &[Parameter] = &[
     row("model", BOTH, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
-    row("messages", CHAT, Group::Input, MESSAGES, REQUIRED, "the conversation so far"),
+    row("messages", TALK, Group::Input, MESSAGES, REQUIRED, "the conversation so far"),
     row("prompt", TEXT, Group::Input, PROMPT, REQUIRED, "what is to be continued"),
+];
+
+const TOKENS_TEST: &str = "texts_become_tokens_and_back";
+
+const TEXTS: &[Parameter] = &[
+    row("model", TEXT_SIDE, Group::Input, Kind::Text, "the only one", "name or alias of a configured model")
+        .tested(TOKENS_TEST),
+    row("prompt", TOKENIZE, Group::Input, Kind::Text, "see `content`", "the text").tested(TOKENS_TEST),
+    row(
+        "content",
+        TOKENIZE,
+        Group::Input,
+        Kind::Text,
+        "see `prompt`",
+        "the text, as llama.cpp's clients name it",
+    )
+    .tested(TOKENS_TEST),
+    row(
+        "add_special_tokens",
+        TOKENIZE,
+        Group::Output,
+        Kind::Bool,
+        "true; false with `content`",
+        "what the model's format puts around a text",
+    )
+    .tested(TOKENS_TEST),
+    row(
+        "add_special",
+        TOKENIZE,
+        Group::Output,
+        Kind::Bool,
+        "as `add_special_tokens`",
+        "another name of `add_special_tokens`",
+    )
+    .tested(TOKENS_TEST),
+    row(
+        "parse_special",
+        TOKENIZE,
+        Group::Output,
+        Kind::Bool,
+        "true",
+        "control tokens written out are those tokens",
+    )
+    .tested(TOKENS_TEST),
+    row(
+        "with_pieces",
+        TOKENIZE,
+        Group::Output,
+        Kind::Bool,
+        "false",
+        "`tokens` are objects with `id` and `piece`",
+    )
+    .tested(TOKENS_TEST),
+    row(
+        "return_token_strs",
+        TOKENIZE,
+        Group::Output,
+        Kind::Bool,
+        "false",
+        "texts of the tokens in `token_strs`",
+    )
+    .tested(TOKENS_TEST),
+    row("tokens", DETOKENIZE, Group::Input, Kind::Ids(1 << 20), REQUIRED, "the tokens"),
 ];
 
 const LENGTH: &[Parameter] = &[
@@ -357,7 +429,7 @@ const STRUCTURE: &[Parameter] = &[row(
 const TEMPLATE: &[Parameter] = &[
     row(
         "chat_template_kwargs",
-        CHAT,
+        TALK,
         Group::Template,
         Kind::Object,
         "none",
@@ -366,7 +438,7 @@ const TEMPLATE: &[Parameter] = &[
     .tested("what_the_template_gets"),
     row(
         "enable_thinking",
-        CHAT,
+        TALK,
         Group::Template,
         Kind::Bool,
         "the template's own",
@@ -375,7 +447,7 @@ const TEMPLATE: &[Parameter] = &[
     .seen(r#""return_token_ids":true"#, "true"),
     row(
         "reasoning_effort",
-        CHAT,
+        TALK,
         Group::Template,
         Kind::Text,
         "the template's own",
@@ -384,7 +456,7 @@ const TEMPLATE: &[Parameter] = &[
     .seen(r#""return_token_ids":true"#, r#""high""#),
     row(
         "add_generation_prompt",
-        CHAT,
+        TALK,
         Group::Template,
         Kind::Bool,
         "true",
@@ -393,7 +465,7 @@ const TEMPLATE: &[Parameter] = &[
     .seen(r#""return_token_ids":true"#, "false"),
     row(
         "continue_final_message",
-        CHAT,
+        TALK,
         Group::Template,
         Kind::Bool,
         "false",

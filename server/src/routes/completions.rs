@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
-use axum::{Extension, body::Bytes};
 
 use super::body;
 use crate::app::App;
@@ -55,30 +55,35 @@ async fn answer(
     };
     record.waited(began.elapsed());
     record.stage(Stage::Preparing);
-    let (work, ignored) = parse(endpoint, &body, take)?;
-    app.metrics.ignored_fields(ignored.len());
-    if let (Some(first), true) = (ignored.first(), app.http.deny_unknown_fields) {
-        let message = format!("unknown parameter `{first}`");
-        return Err(ApiError::param(ErrorCode::UnknownParameter, first.clone(), message));
-    }
+    let mut fields = Fields::of(endpoint, &body)?;
+    let work = take(&mut fields)?;
+    let ignored = left_over(&app, fields)?;
     let entry = app.models.find(&work.params().model)?.clone();
     let n_body_bytes = body.len();
     drop(body);
     let mut response = Call { app, record, entry, active, work, n_body_bytes }.answer().await?;
-    if !ignored.is_empty() {
-        response.headers_mut().insert(IGNORED, header(&ignored));
-    }
+    tell_ignored(&mut response, &ignored);
     Ok(response)
 }
 
-fn parse(
-    endpoint: Endpoint,
-    body: &Bytes,
-    take: impl Fn(&mut Fields) -> Result<Work, ApiError>,
-) -> Result<(Work, Vec<String>), ApiError> {
-    let mut fields = Fields::of(endpoint, body)?;
-    let work = take(&mut fields)?;
-    Ok((work, fields.left_over()))
+/// The fields that nobody reads: counted, and refused where the settings say so.
+pub(super) fn left_over(app: &App, fields: Fields) -> Result<Vec<String>, ApiError> {
+    let ignored = fields.left_over();
+    app.metrics.ignored_fields(ignored.len());
+    match ignored.first() {
+        Some(first) if app.http.deny_unknown_fields => {
+            let message = format!("unknown parameter `{first}`");
+            Err(ApiError::param(ErrorCode::UnknownParameter, first.clone(), message))
+        }
+        _ => Ok(ignored),
+    }
+}
+
+/// Names them in the answer.
+pub(super) fn tell_ignored(response: &mut Response, ignored: &[String]) {
+    if !ignored.is_empty() {
+        response.headers_mut().insert(IGNORED, header(ignored));
+    }
 }
 
 /// The names in a header: what cannot stand in one becomes `?`.

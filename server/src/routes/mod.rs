@@ -5,6 +5,9 @@ pub(crate) mod completions;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod openapi;
+pub(crate) mod page;
+pub(crate) mod tokens;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

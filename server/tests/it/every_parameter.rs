@@ -107,6 +107,7 @@ const TESTS: &[&str] = &[
     include_str!("params.rs"),
     include_str!("errors.rs"),
     include_str!("tools.rs"),
+    include_str!("tokens.rs"),
 ];
 
 #[test]

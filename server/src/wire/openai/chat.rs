@@ -60,7 +60,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-fn template(fields: &mut Fields) -> Result<TemplateOptions, ApiError> {
+pub(crate) fn template(fields: &mut Fields) -> Result<TemplateOptions, ApiError> {
     let continue_final_message = fields.take("continue_final_message")?.unwrap_or(false);
     let add_generation_prompt = fields.take("add_generation_prompt")?.unwrap_or(!continue_final_message);
     if continue_final_message && add_generation_prompt {
