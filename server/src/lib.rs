@@ -13,6 +13,7 @@ mod envelope;
 pub mod error;
 mod generate;
 mod guard;
+mod listen;
 mod metrics;
 mod models;
 mod near;

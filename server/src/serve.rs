@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use duet_core::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -13,6 +12,7 @@ use crate::app::{App, router};
 use crate::config::{ConfigError, ServerConfig};
 use crate::drain::Drain;
 use crate::error::ApiError;
+use crate::listen::{Tls, listen};
 use crate::metrics::Metrics;
 use crate::models::{MemorySource, ModelTable, Phase, system_memory};
 
@@ -114,7 +114,8 @@ impl Server {
     /// for `server.shutdown_timeout_s`, cuts the rest with an error event, frees all models and returns.
     ///
     /// # Errors
-    /// A listener that is not on loopback while there are no API keys (`InvalidInput`), or what the listener says.
+    /// A listener that is not on loopback while there are no API keys (`InvalidInput`), a certificate that cannot be
+    /// used, or what the listener says.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -124,10 +125,8 @@ impl Server {
         if !bound.ip().is_loopback() && self.0.http.security.keys.is_none() {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, BEYOND_LOOPBACK));
         }
-        if self.0.http.security.tls.is_some() {
-            let message = "HTTPS is not there yet: take out server.tls_cert and server.tls_key";
-            return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, message));
-        }
+        let security = &self.0.http.security;
+        let tls = security.tls.clone().map(Tls::load).transpose()?;
         let models = self.0.models.clone();
         let inspection = tokio::spawn(async move { models.inspect_all().await });
         let drain = self.0.drain.clone();
@@ -145,26 +144,20 @@ impl Server {
                 drain.idle(LAST_WORDS).await;
             }
         };
-        // Tokens are small packets: they must not wait for one another.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
-            }
-        });
-        let server = axum::serve(listener, router(self.0.clone(), Some(bound))).with_graceful_shutdown(stop);
+        let server = listen(listener, router(self.0.clone(), Some(bound)), security, tls, stop);
         let stuck = async {
             drain.cut_begun().await;
             tokio::time::sleep(LAST_WORDS * 2).await;
         };
-        let result = tokio::select! {
-            result = server => result,
+        tokio::select! {
+            () = server => {}
             // Clients that do not read their last words are left behind.
-            () = stuck => Ok(()),
-        };
+            () = stuck => {}
+        }
         inspection.abort();
         self.0.models.unload_all().await;
         tracing::info!("stopped");
-        result
+        Ok(())
     }
 }
 

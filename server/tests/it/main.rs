@@ -10,6 +10,8 @@ mod metrics;
 mod params;
 mod refusals;
 mod shutdown;
+mod silence;
+mod sockets;
 mod streams;
 mod strict_client;
 mod support;
