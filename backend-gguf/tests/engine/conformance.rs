@@ -3,7 +3,7 @@
 use duet_backend_gguf::GgufSettings;
 use duet_core::model::KvType;
 use duet_core::testing::conformance::{Tolerance, suite};
-use duet_core::testing::storm;
+use duet_core::testing::{restart, storm};
 
 use crate::common;
 
@@ -49,5 +49,23 @@ async fn weathers_a_storm() {
         let weathered = storm(model.as_ref(), 7, 500).await;
         assert!(weathered.n_ended > 30, "{weathered:?}");
         assert!(model.load().n_prefix_hits > 0 || !kv_unified);
+    }
+}
+
+/// What the disk tier gives back after a restart is all that was evaluated, and greedy answers go on as if nothing had been.
+#[tokio::test]
+async fn a_conversation_survives_a_restart() {
+    for (fixture, kv_unified) in [("tiny-llama.gguf", true), ("tiny-qwen3.gguf", false)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let restarted = restart(folder.path(), 1e-3, |prefix_cache| {
+            let mut spec = common::spec(fixture);
+            (spec.parallel, spec.context_length, spec.kv_tokens) = (2, 256, 512);
+            (spec.kv_type, spec.kv_unified) = (Some(KvType::F32), Some(kv_unified));
+            spec.prefix_cache = prefix_cache;
+            async { common::load_with(GgufSettings::default(), spec).await.expect("the fixture loads") }
+        })
+        .await;
+        // The last token of an answer is never evaluated.
+        assert_eq!((restarted.n_prompt, restarted.n_cached), (128, 111), "{fixture}");
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use duet_core::WeightsMode;
+use duet_core::model::KvType;
 use duet_core::testing::conformance::{Tolerance, suite};
-use duet_core::testing::storm;
+use duet_core::testing::{restart, storm};
 
 use crate::common::{fixture, load, spec};
 
@@ -42,4 +43,22 @@ async fn weathers_a_storm() {
     let model = load(spec).await.expect("the model loads");
     let weathered = storm(model.as_ref(), 7, 500).await;
     assert!(weathered.n_ended > 30 && model.load().n_prefix_hits > 0, "{weathered:?} {:?}", model.load());
+}
+
+/// What the disk tier gives back after a restart is all that was evaluated, and greedy answers go on as if nothing had been.
+#[tokio::test]
+async fn a_conversation_survives_a_restart() {
+    for (path, kv_type) in
+        [("tiny-llama", KvType::F32), ("tiny-qwen3", KvType::F16), ("tiny-qwen3.gguf", KvType::F32)]
+    {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let restarted = restart(folder.path(), 1e-3, |prefix_cache| {
+            let mut spec = spec(&fixture(path), 2);
+            (spec.prefix_cache, spec.kv_type) = (prefix_cache, Some(kv_type));
+            async { load(spec).await.expect("the model loads") }
+        })
+        .await;
+        // The last token of an answer is never evaluated.
+        assert_eq!((restarted.n_prompt, restarted.n_cached), (128, 111), "{path}");
+    }
 }

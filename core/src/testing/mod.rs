@@ -5,6 +5,7 @@ mod fake_runner;
 mod fake_tokenizer;
 mod gguf_writer;
 mod mlx_writer;
+mod restart;
 mod schemas;
 mod storm;
 
@@ -12,5 +13,6 @@ pub use fake_runner::{FakeBackend, FakeConfig, FakeGate, FakeRunner, Reply, fake
 pub use fake_tokenizer::ByteTokenizer;
 pub use gguf_writer::{GgufTensor, GgufValue, GgufWriter};
 pub use mlx_writer::{MlxWriter, ZeroTensor};
+pub use restart::{Restarted, restart};
 pub use schemas::bounded_schemas;
 pub use storm::{Weathered, storm};
