@@ -76,6 +76,8 @@ pub struct Finished {
     pub usage: Usage,
     /// Durations.
     pub timings: Timings,
+    /// If asked for: of each token of the prompt but the first, before which there is nothing, given those before it.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
 }
 
 /// One item of a generation.

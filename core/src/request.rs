@@ -31,7 +31,8 @@ pub struct GenerateRequest {
     pub id: String,
     /// The prompt's token ids, BOS included where the model wants one. Not empty.
     pub prompt: Vec<TokenId>,
-    /// A ceiling for generated tokens; the context length is one too. At least 1.
+    /// A ceiling for generated tokens; the context length is one too. At least 1, or 0 with `prompt_logprobs`: then the
+    /// prompt is scored and nothing generated.
     pub max_tokens: u32,
     /// End-of-generation tokens are not sampled before this many tokens.
     pub min_tokens: u32,
@@ -48,6 +49,9 @@ pub struct GenerateRequest {
     pub continues_prompt: bool,
     /// Report logprobs.
     pub logprobs: Option<LogprobsRequest>,
+    /// Report logprobs of the prompt's tokens, in [`Finished::prompt_logprobs`](crate::Finished::prompt_logprobs). All of
+    /// the prompt is evaluated then: no cached prefix is used for it, and nothing of it kept.
+    pub prompt_logprobs: Option<LogprobsRequest>,
     /// Give up with `DeadlineExceeded` at this instant.
     pub deadline: Option<Instant>,
     /// Who goes first while requests wait.
@@ -77,6 +81,7 @@ impl GenerateRequest {
             ignore_eos: false,
             continues_prompt: false,
             logprobs: None,
+            prompt_logprobs: None,
             deadline: None,
             priority: Priority::default(),
             use_prefix_cache: true,

@@ -27,7 +27,7 @@ pub(crate) enum RawEvent {
         logprobs: Option<Box<TokenLogprobs>>,
     },
     /// The end as the engine saw it, which knows nothing of stop strings.
-    Finished { reason: FinishReason, usage: Usage, timings: Timings },
+    Finished { reason: FinishReason, usage: Usage, timings: Timings, prompt_logprobs: Vec<TokenLogprobs> },
     /// The end of a request that failed.
     Failed(BackendError),
 }
@@ -62,7 +62,8 @@ impl GenerationStream {
         tokenizer: Arc<dyn Tokenizer>,
         request: &GenerateRequest,
     ) -> Self {
-        let detokenizer = match request.continues_prompt {
+        // What keeps to a form is shown as it is.
+        let detokenizer = match request.continues_prompt || request.constraint.is_some() {
             true => Detokenizer::continuing(tokenizer),
             false => Detokenizer::new(tokenizer),
         }
@@ -113,8 +114,9 @@ impl GenerationStream {
             RawEvent::Token { id, logprobs } => {
                 Some(Ok(GenerationEvent::Token(self.token(id, logprobs.map(|boxed| *boxed)))))
             }
-            RawEvent::Finished { reason, usage, timings } => {
-                Some(Ok(GenerationEvent::Finished(self.finished(reason, usage, timings))))
+            RawEvent::Finished { reason, usage, timings, prompt_logprobs } => {
+                let end = Finished { prompt_logprobs, ..self.finished(reason, usage, timings) };
+                Some(Ok(GenerationEvent::Finished(end)))
             }
             // Its text was whole before the failure came.
             RawEvent::Failed(_) if self.stopped.is_some() => {
@@ -142,11 +144,12 @@ impl GenerationStream {
             // What the engine generated before it heard of the stop string is nobody's.
             usage.n_completion_tokens = n_tokens;
             let reason = FinishReason::Stop(StopCause::StopString(index));
-            return Finished { reason, text: String::new(), usage, timings };
+            let (text, prompt_logprobs) = (String::new(), Vec::new());
+            return Finished { reason, text, usage, timings, prompt_logprobs };
         }
         let mut text = self.stops.push(self.detokenizer.flush()).emit.to_owned();
         text.push_str(self.stops.flush());
-        Finished { reason, text, usage, timings }
+        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new() }
     }
 }
 

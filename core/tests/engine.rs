@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use duet_core::sampling::{TokenLogprobs, logprobs};
 use duet_core::testing::conformance::{self, Tolerance, fold};
 use duet_core::testing::storm;
 use duet_core::testing::{FakeBackend, FakeConfig, FakeGate, Reply, fake_spec};
 use duet_core::{
     BackendError, FinishReason, GenerateRequest, GenerationEvent, Health, InferenceBackend, LoadSpec,
-    LoadedModel, StopCause,
+    LoadedModel, LogprobsRequest, PlanRow, RowTokens, SeqId, StepPlan, StopCause, Want,
 };
 
 async fn load(config: FakeConfig, parallel: u32, max_queue: usize) -> Arc<dyn LoadedModel> {
@@ -167,4 +168,73 @@ async fn random_events_leak_nothing() {
             .await;
         }
     }
+}
+
+/// What the engine says of a prompt's tokens, chunk by chunk, is what a runner says that evaluates it whole.
+#[tokio::test]
+async fn prompts_are_scored_whatever_is_cached_and_however_they_are_cut() {
+    let text: Vec<u32> = (0..200u32).map(|n| (n * 37) % 250).collect();
+    for (steps_in_flight, max_step_tokens) in [(1, 64), (2, 64), (1, 7), (1, 256)] {
+        let config =
+            FakeConfig { steps_in_flight, device_sampling: true, max_step_tokens, ..FakeConfig::default() };
+        let model = load(config, 2, 8).await;
+        // A prefix that others could use.
+        let first = model.generate(GenerateRequest::new("first", text.clone(), 4)).expect("idle");
+        let answer = fold(first).await.expect("answered");
+        assert!(answer.finished.prompt_logprobs.is_empty());
+        let expected = scores_of(&model, &text).await;
+        for max_tokens in [0, 1, 5] {
+            let mut request = GenerateRequest::new("scored", text.clone(), max_tokens);
+            request.prompt_logprobs = Some(LogprobsRequest { n_top: 3 });
+            let beside =
+                model.generate(GenerateRequest::new("beside", text[..90].to_vec(), 9)).expect("idle");
+            let scored = fold(model.generate(request).expect("idle")).await.expect("answered");
+            fold(beside).await.expect("answered");
+            assert_eq!(scored.finished.prompt_logprobs, expected);
+            assert_eq!(scored.finished.usage.n_cached_tokens, 0);
+            assert_eq!(scored.finished.usage.n_completion_tokens, max_tokens);
+            let n = scored.ids().len().min(4);
+            assert_eq!(scored.ids()[..n], answer.ids()[..n]);
+        }
+    }
+}
+
+async fn scores_of(model: &Arc<dyn LoadedModel>, text: &[u32]) -> Vec<TokenLogprobs> {
+    let (sender, scores) = std::sync::mpsc::channel();
+    let text = text.to_vec();
+    model
+        .run_exclusive(Box::new(move |runner| {
+            let mut all = Vec::new();
+            for (position, id) in text[..text.len() - 1].iter().enumerate() {
+                let tokens = RowTokens::Host(std::slice::from_ref(id));
+                let row =
+                    PlanRow { seq: SeqId(0), position: position as u32, tokens, want: Want::LastLogits };
+                runner.submit(StepPlan { rows: &[row] }).expect("a step");
+                let output = runner.collect().expect("a step");
+                all.push(logprobs(output.row(0), text[position + 1], 3));
+            }
+            sender.send(all).expect("the test waits");
+        }))
+        .await
+        .expect("the engine answers");
+    scores.recv().expect("sent")
+}
+
+#[tokio::test]
+async fn scoring_alone_takes_a_full_context_and_generating_does_not() {
+    let model = load(FakeConfig::default(), 1, 8).await;
+    let full = vec![65; 256];
+    let mut request = GenerateRequest::new("r", full.clone(), 0);
+    assert!(matches!(model.generate(request.clone()), Err(BackendError::ContextLengthExceeded { .. })));
+    request.prompt_logprobs = Some(LogprobsRequest { n_top: 0 });
+    let answer = fold(model.generate(request.clone()).expect("it fits")).await.expect("answered");
+    assert_eq!(answer.finished.prompt_logprobs.len(), 255);
+    assert_eq!(answer.finished.reason, FinishReason::Length);
+    request.max_tokens = 1;
+    assert!(matches!(model.generate(request.clone()), Err(BackendError::ContextLengthExceeded { .. })));
+    request.prompt = vec![65];
+    let answer = fold(model.generate(request.clone()).expect("it fits")).await.expect("answered");
+    assert!(answer.finished.prompt_logprobs.is_empty() && answer.tokens.len() == 1);
+    let nothing = GenerateRequest::new("r", vec![65], 0);
+    assert!(matches!(model.generate(nothing), Err(BackendError::InvalidRequest { .. })));
 }

@@ -22,6 +22,7 @@ pub enum ErrorCode {
     MissingParameter,
     UnknownParameter,
     UnsupportedParameter,
+    UnsupportedJsonSchema,
     ContextLengthExceeded,
     InvalidApiKey,
     KeyScope,
@@ -70,6 +71,9 @@ impl ErrorCode {
             Self::MissingParameter => (StatusCode::BAD_REQUEST, INVALID, "missing_parameter", Unsaid),
             Self::UnknownParameter => (StatusCode::BAD_REQUEST, INVALID, "unknown_parameter", Unsaid),
             Self::UnsupportedParameter => (StatusCode::BAD_REQUEST, INVALID, "unsupported_parameter", Unsaid),
+            Self::UnsupportedJsonSchema => {
+                (StatusCode::BAD_REQUEST, INVALID, "unsupported_json_schema", Unsaid)
+            }
             Self::ContextLengthExceeded => {
                 (StatusCode::BAD_REQUEST, INVALID, "context_length_exceeded", Unsaid)
             }

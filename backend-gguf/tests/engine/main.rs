@@ -3,6 +3,7 @@
 
 mod common;
 mod conformance;
+mod constrained;
 mod errors;
 mod holders;
 mod oracle;

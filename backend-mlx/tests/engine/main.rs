@@ -5,6 +5,7 @@
 mod broken;
 mod common;
 mod conformance;
+mod constrained;
 mod demo;
 mod memory;
 mod oracle;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::constraint::guide::{Ends, Guide, Verdict};
@@ -123,6 +124,8 @@ pub(crate) struct Generation {
     guide: Option<Guide>,
     /// Logits `[n_vocab]` whose mask was not there in time.
     late: Option<Vec<f32>>,
+    /// Of the prompt's tokens from the second on, as far as it was evaluated, if they are wanted.
+    scores: Vec<TokenLogprobs>,
     /// The prompt and everything generated after it.
     tokens: Vec<TokenId>,
     /// Tokens of the prompt; the request's own list lives in `tokens`.
@@ -163,6 +166,7 @@ impl Generation {
             banned,
             guide,
             late: None,
+            scores: Vec::new(),
             n_prompt: tokens.len() as u32,
             tokens,
             n_cached: None,
@@ -201,7 +205,30 @@ impl Generation {
 
     /// Whether cached prefixes may be used for it and its own be kept.
     pub(crate) fn may_share(&self) -> bool {
-        self.submission.request.use_prefix_cache
+        // What others have evaluated has no scores.
+        self.submission.request.use_prefix_cache && self.submission.request.prompt_logprobs.is_none()
+    }
+
+    /// Whether the prompt's tokens are to be scored.
+    pub(crate) fn is_scored(&self) -> bool {
+        self.submission.request.prompt_logprobs.is_some()
+    }
+
+    /// Whether logits after positions before `end` are still wanted for the prompt's scores.
+    pub(crate) fn wants_scores(&self, end: u32) -> bool {
+        self.is_scored() && self.scores.len() + 1 < self.n_prompt as usize && self.scores.len() < end as usize
+    }
+
+    /// Takes in the logits `[n, n_vocab]` after the tokens from `position` on. On several cores.
+    pub(crate) fn score(&mut self, position: u32, logits: &[f32], n_vocab: usize) {
+        let Some(asked) = self.submission.request.prompt_logprobs else { return };
+        let next = &self.tokens[position as usize + 1..self.n_prompt as usize];
+        // After a preemption the first ones are there already.
+        let n_there = self.scores.len().saturating_sub(position as usize);
+        let one = |(row, id): (&[f32], &TokenId)| logprobs(row, *id, asked.n_top as usize);
+        let rows: Vec<_> = logits.chunks_exact(n_vocab).zip(next).skip(n_there).collect();
+        let scores: Vec<TokenLogprobs> = rows.into_par_iter().map(one).collect();
+        self.scores.extend(scores);
     }
 
     /// It has a sequence now.
@@ -242,6 +269,9 @@ impl Generation {
 
     /// Samples from a row of logits `[n_vocab]` on the host; on any thread.
     pub(crate) fn sample(&mut self, logits: &[f32]) -> Result<Drawn, BackendError> {
+        if self.submission.request.max_tokens == 0 {
+            return Ok(Drawn::End(FinishReason::Length)); // the prompt's scores are all that is wanted
+        }
         let too_early = self.n_generated() < self.submission.request.min_tokens;
         let banned: &[TokenId] = if too_early { &self.banned } else { &[] };
         let (mask, may_end) = match self.guide.as_mut().map(Guide::verdict) {
@@ -306,7 +336,7 @@ impl Generation {
     }
 
     /// Ends the stream with its terminal event; gives its tokens.
-    pub(crate) fn finish(&self, reason: FinishReason) {
+    pub(crate) fn finish(mut self, reason: FinishReason) {
         let usage = Usage {
             n_prompt_tokens: self.n_prompt,
             n_cached_tokens: self.n_cached.unwrap_or(0),
@@ -322,7 +352,8 @@ impl Generation {
             time_to_first_token: first.saturating_duration_since(received),
             batch_width: self.batch_width,
         };
-        self.submission.send(RawEvent::Finished { reason, usage, timings });
+        let prompt_logprobs = std::mem::take(&mut self.scores);
+        self.submission.send(RawEvent::Finished { reason, usage, timings, prompt_logprobs });
     }
 
     /// Ends the stream with an error.
@@ -407,6 +438,7 @@ fn device_sampling(request: &GenerateRequest, capabilities: &Capabilities) -> Op
     let params = &request.sampling;
     if request.constraint.is_some()
         || request.logprobs.is_some()
+        || request.prompt_logprobs.is_some()
         || request.min_tokens > 0
         || !params.only_device_filters()
     {

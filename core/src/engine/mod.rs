@@ -243,10 +243,11 @@ impl Engine {
         if n_prompt_tokens == 0 {
             return Err(BackendError::invalid("prompt", "the prompt has no tokens"));
         }
-        if n_prompt_tokens >= context_length {
+        let scores_only = request.max_tokens == 0 && request.prompt_logprobs.is_some();
+        if n_prompt_tokens >= context_length + usize::from(scores_only) {
             return Err(BackendError::ContextLengthExceeded { n_prompt_tokens, context_length });
         }
-        if request.max_tokens == 0 {
+        if request.max_tokens == 0 && !scores_only {
             return Err(BackendError::invalid("max_tokens", "max_tokens must be at least 1"));
         }
         let n_vocab = self.tokenizer.vocab_size();

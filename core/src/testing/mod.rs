@@ -5,6 +5,7 @@ mod fake_runner;
 mod fake_tokenizer;
 mod gguf_writer;
 mod mlx_writer;
+pub mod requests;
 mod restart;
 mod schemas;
 mod storm;

@@ -40,6 +40,8 @@ pub(crate) struct PromptInfo {
     pub(crate) n_tokens: usize,
     /// Its text, if the answer begins with it (`echo`).
     pub(crate) echo: Option<Arc<str>>,
+    /// Its tokens, if the answer begins with their log-probabilities.
+    pub(crate) scored: Option<Arc<[TokenId]>>,
     /// Its tokens, if the answer shows them.
     pub(crate) ids: Option<Arc<[TokenId]>>,
 }

@@ -116,6 +116,7 @@ impl Preparation {
         let Self { kind, params, logprobs, for_model } = self;
         let ForModel { resident, request_id, deadline } = for_model;
         let sampling = sampling(&params, &resident)?;
+        let constraint = params.structure.as_ref().map(|asked| asked.compile(&resident)).transpose()?;
         let context = resident.model.capabilities().context_length;
         let default_max_tokens = if kind == Kind::Chat { context } else { DEFAULT_MAX_TOKENS };
         let max_tokens =
@@ -123,7 +124,9 @@ impl Preparation {
         let first_seed = params.sampling.seed().unwrap_or_else(rand::random);
         let id = format!("{}{:032x}", kind.id_prefix(), rand::random::<u128>());
         let mut requests = Vec::with_capacity(prompts.len() * params.n as usize);
-        for (ids, _) in &prompts {
+        for (ids, echo) in &prompts {
+            // Without tokens to generate, the engine has to have something to do.
+            let n_top = logprobs.or((max_tokens == 0).then_some(0)).filter(|_| echo.is_some());
             for choice in 0..u64::from(params.n) {
                 let seed = first_seed.wrapping_add(choice);
                 requests.push(GenerateRequest {
@@ -134,6 +137,8 @@ impl Preparation {
                     ignore_eos: params.ignore_eos,
                     continues_prompt: kind == Kind::Text,
                     logprobs: logprobs.map(|n_top| LogprobsRequest { n_top }),
+                    prompt_logprobs: n_top.map(|n_top| LogprobsRequest { n_top }),
+                    constraint: constraint.clone(),
                     deadline,
                     priority: params.priority,
                     use_prefix_cache: params.cache_prompt,
@@ -143,6 +148,7 @@ impl Preparation {
         }
         let info = |(ids, echo): Tokens| PromptInfo {
             n_tokens: ids.len(),
+            scored: (echo.is_some() && logprobs.is_some()).then(|| ids.as_slice().into()),
             echo,
             ids: params.return_token_ids.then(|| ids.into()),
         };
@@ -192,7 +198,8 @@ impl Preparation {
                 return Err(ApiError::invalid(at, message));
             }
             let n_prompt_tokens = ids.len();
-            if n_prompt_tokens >= context_length {
+            let n_wanted = usize::from(self.params.max_tokens != Some(0));
+            if n_prompt_tokens + n_wanted > context_length {
                 let refusal =
                     duet_core::BackendError::ContextLengthExceeded { n_prompt_tokens, context_length };
                 return Err(ApiError { param: Some(at), ..ApiError::from(refusal) });

@@ -42,6 +42,16 @@ impl<'a> Growing<'a> {
         }
     }
 
+    /// Puts the prompt's log-probabilities in front, if they are wanted.
+    fn score_prompt(&mut self, form: &'a Form, index: usize, finished: &Finished) {
+        if let Some(ids) = &form.prompt_of(index).scored {
+            let answer = std::mem::take(&mut self.text_logprobs);
+            let tokenizer = form.resident.model.tokenizer();
+            self.text_logprobs = TextLogprobs::of_prompt(tokenizer, ids, &finished.prompt_logprobs);
+            self.text_logprobs.extend(answer);
+        }
+    }
+
     fn end(&mut self, form: &Form, finished: &Finished) {
         match form.kind {
             Kind::Chat => self.spoken.finish(finished, |said| fold(&mut self.blocks, said)),
@@ -50,6 +60,12 @@ impl<'a> Growing<'a> {
         let reason = self.spoken.finish_reason(&finished.reason);
         self.end = Some((reason, StopReason::new(&finished.reason, &form.stop)));
     }
+}
+
+/// Characters of the answer before its first new token, where tokens have places in it.
+fn n_chars_before(form: &Form, index: usize) -> usize {
+    let prompt = form.prompt_of(index);
+    prompt.scored.as_ref().and(prompt.echo.as_deref()).map_or(0, |echo| echo.chars().count())
 }
 
 /// Waits for all choices and gives the body and the counts.
@@ -64,7 +80,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         spoken: Spoken::new(&form.parse),
         blocks: Vec::new(),
         text: form.prompt_of(index).echo.as_deref().unwrap_or_default().to_owned(),
-        n_chars: 0,
+        n_chars: n_chars_before(form, index),
         chat_logprobs: Vec::new(),
         text_logprobs: TextLogprobs::new(),
         ids: Vec::new(),
@@ -77,6 +93,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
             GenerationEvent::Token(token) => growing[index].token(form, token),
             GenerationEvent::Finished(finished) => {
                 growing[index].end(form, &finished);
+                growing[index].score_prompt(form, index, &finished);
                 tally.add(&finished, form.prompt_index(index));
                 tally.add_reasoning(growing[index].spoken.n_reasoning_tokens());
             }

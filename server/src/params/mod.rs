@@ -10,6 +10,7 @@ mod endpoints;
 mod kind;
 pub mod probe;
 mod refused;
+mod structure;
 mod table;
 mod tools;
 

@@ -51,7 +51,6 @@ fn medium(value: &Value) -> bool {
 }
 
 const LATER: &str = "this version of duet cannot do it yet";
-const CONSTRAINT: &str = "constrained output is not there yet";
 const TEXT_ONLY: &str = "models are served for text";
 const NAMED_OTHERWISE: &str = "use `max_tokens`";
 const OLD_FORM: &str = "it is the old form of `tools`";
@@ -64,13 +63,6 @@ const ON: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("functions", empty, OLD_FORM),
     ("function_call", word_none, OLD_FORM),
-    ("grammar", empty, CONSTRAINT),
-    ("json_schema", never, CONSTRAINT),
-    ("structured_outputs", never, CONSTRAINT),
-    ("guided_json", never, CONSTRAINT),
-    ("guided_regex", never, CONSTRAINT),
-    ("guided_choice", never, CONSTRAINT),
-    ("guided_grammar", never, CONSTRAINT),
     ("audio", never, TEXT_ONLY),
     ("modalities", only_text, TEXT_ONLY),
     ("web_search_options", never, "there is no web search"),

@@ -1,12 +1,12 @@
 //! The rows, apart from those that are refused.
 
 use super::kind::{I32, U32};
-use super::{Endpoint, Endpoints, Group, Kind, Parameter, REQUIRED};
+use super::{Endpoint, Endpoints, Group, Kind, Parameter, REQUIRED, structure};
 
 const CHAT: Endpoints = Endpoints::of(&[Endpoint::Chat]);
 const TEXT: Endpoints = Endpoints::of(&[Endpoint::Text]);
 /// Both routes of OpenAI's that generate.
-const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
+pub(super) const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 
 const TOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Tokenize]);
 const DETOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Detokenize]);
@@ -32,14 +32,14 @@ pub(super) const ROWS: &[&[Parameter]] = &[
     SAMPLING,
     PENALTIES,
     OUTPUT,
-    STRUCTURE,
+    structure::ROWS,
     super::tools::ROWS,
     TEMPLATE,
     SERVING,
     NO_EFFECT,
 ];
 
-const fn row(
+pub(super) const fn row(
     name: &'static str,
     on: Endpoints,
     group: Group,
@@ -410,21 +410,6 @@ const OUTPUT: &[Parameter] = &[
     )
     .seen("", "true"),
 ];
-
-const RESPONSE_FORMAT: Kind = Kind::Other {
-    schema: r#"{"type":"object","required":["type"],"properties":{"type":{"type":"string"}}}"#,
-    words: "an object with `type`",
-};
-
-const STRUCTURE: &[Parameter] = &[row(
-    "response_format",
-    BOTH,
-    Group::Structure,
-    RESPONSE_FORMAT,
-    r#"{"type":"text"}"#,
-    "what the answer has to look like",
-)
-.seen("", r#"{"type":"json_object"}"#)];
 
 const TEMPLATE: &[Parameter] = &[
     row(

@@ -15,6 +15,7 @@ mod silence;
 mod sockets;
 mod streams;
 mod strict_client;
+mod structure;
 mod support;
 mod tokens;
 mod tools;

@@ -112,6 +112,8 @@ struct Slot {
     streams_since: Option<u64>,
     /// Order of admission.
     admitted: u64,
+    /// Most tokens of its prompt in one step.
+    max_chunk: u32,
 }
 
 impl Slot {
@@ -288,9 +290,17 @@ impl Scheduler {
             began: self.work,
             streams_since: None,
             admitted: self.n_admitted,
+            max_chunk: u32::MAX,
         });
         self.n_admitted += 1;
         Some(SeqId(free as u32))
+    }
+
+    /// No step takes more than so many tokens of the sequence's prompt.
+    pub fn limit_chunks(&mut self, seq: SeqId, max_chunk: u32) {
+        if let Some(slot) = self.slots[seq.0 as usize].as_mut() {
+            slot.max_chunk = max_chunk.max(1);
+        }
     }
 
     /// Fills `ready` with the followers whose leaders have got far enough.
@@ -400,7 +410,7 @@ impl Scheduler {
                 budget = budget.min(chunk.saturating_sub(n_taken));
                 is_limited = true;
             }
-            let n_tokens = n_left.min(budget).min(n_cells);
+            let n_tokens = n_left.min(budget).min(n_cells).min(slot.max_chunk);
             if budget == 0 {
                 break; // others of this step have used up what streams allow
             }

@@ -17,6 +17,9 @@ const MIN_COMMON: u32 = 16;
 /// Tokens that waiting for a prompt in progress must save beyond what is at hand.
 const MIN_FROM_LEADER: u32 = 32;
 
+/// Most tokens of a prompt that are scored in one step: a row of logits comes back for each.
+const SCORED_CHUNK: u32 = 128;
+
 /// The best beginning for a request.
 enum Beginning {
     Nothing,
@@ -188,6 +191,9 @@ impl<R: ModelRunner> ModelWorker<R> {
         generation.from_host = FromHost::Unasked;
         if generation.may_share() {
             self.shared.n_prefix_queried.fetch_add(u64::from(ticket.n_prompt), Ordering::Relaxed);
+        }
+        if generation.is_scored() {
+            self.scheduler.limit_chunks(seq, SCORED_CHUNK);
         }
         self.running[seq.0 as usize] = Some(generation);
         let runner = self.runner.as_mut().expect("as in runner()");

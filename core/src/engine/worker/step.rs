@@ -16,9 +16,13 @@ use crate::runner::{ModelRunner, PlanRow, RowTokens, SeqId, StepId, StepOutput, 
 /// Rows that a plan holds without an allocation.
 const USUAL_ROWS: usize = 16;
 
+type RowCounts = SmallVec<[u32; USUAL_ROWS]>;
+
 struct InFlight {
     step: StepId,
     rows: Vec<PlannedRow>,
+    /// Rows of logits that come back, by row.
+    n_logits: RowCounts,
     /// Every token of this step is sampled on the device, so the next one may be started before it is read.
     all_on_device: bool,
     submitted: Instant,
@@ -139,16 +143,19 @@ impl<R: ModelRunner> ModelWorker<R> {
     /// `false`: the step failed, and so did its requests.
     fn submit(&mut self, rows: &[PlannedRow]) -> bool {
         let mut wants: SmallVec<[Want; USUAL_ROWS]> = SmallVec::new();
-        let mut all_on_device = true;
+        let (mut all_on_device, mut n_logits) = (true, RowCounts::new());
         for row in rows {
             let generation =
                 self.running[row.seq.0 as usize].as_mut().expect("rows only for running sequences");
             generation.saw_batch(rows.len() as u32);
             let want = match row.yields_token() {
+                _ if generation.wants_scores(row.position + row.n_tokens) => Want::AllLogits,
                 false => Want::Nothing,
                 true => generation.next_on_device().map_or(Want::LastLogits, Want::Token),
             };
-            all_on_device &= want != Want::LastLogits;
+            let n = want.n_logits(row.n_tokens as usize) as u32;
+            all_on_device &= n == 0;
+            n_logits.push(n);
             wants.push(want);
         }
         let plan: SmallVec<[PlanRow<'_>; USUAL_ROWS]> =
@@ -161,7 +168,13 @@ impl<R: ModelRunner> ModelWorker<R> {
                 self.scheduler.submitted(step, rows);
                 let mut copy = self.pipeline.spare_rows.pop().unwrap_or_default();
                 copy.extend_from_slice(rows);
-                self.pipeline.in_flight.push_back(InFlight { step, rows: copy, all_on_device, submitted });
+                self.pipeline.in_flight.push_back(InFlight {
+                    step,
+                    rows: copy,
+                    n_logits,
+                    all_on_device,
+                    submitted,
+                });
                 true
             }
             Err(error) => {
@@ -185,7 +198,8 @@ impl<R: ModelRunner> ModelWorker<R> {
 
     /// Collects the oldest step and gives its tokens to their requests.
     pub(super) fn collect(&mut self) {
-        let Some(InFlight { step, rows, submitted, .. }) = self.pipeline.in_flight.pop_front() else {
+        let Some(InFlight { step, rows, n_logits, submitted, .. }) = self.pipeline.in_flight.pop_front()
+        else {
             return;
         };
         let mut sampled = std::mem::take(&mut self.pipeline.sampled);
@@ -194,7 +208,7 @@ impl<R: ModelRunner> ModelWorker<R> {
         let now = Instant::now();
         let failure = match collected {
             Ok(output) => {
-                sample(&rows, &output, &mut self.running, &mut sampled);
+                sample(&rows, &n_logits, &output, &mut self.running, &mut sampled);
                 None
             }
             Err(error) => Some(error),
@@ -288,23 +302,27 @@ fn plan_row<'a>(row: &PlannedRow, want: Want, running: &'a [Option<Generation>])
 /// The tokens of a step's rows, in their order; rows whose request is gone give none.
 fn sample(
     rows: &[PlannedRow],
+    n_logits: &[u32],
     output: &StepOutput<'_>,
     running: &mut [Option<Generation>],
     sampled: &mut Vec<(SeqId, Token)>,
 ) {
-    let mut n_logits = 0;
+    let mut first = 0;
     let mut on_host: SmallVec<[(SeqId, usize); USUAL_ROWS]> = SmallVec::new();
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.yields_token()) {
+    for (index, row) in rows.iter().enumerate() {
+        let end = first + n_logits[index] as usize;
+        let own = first..end;
+        first = end;
+        // Gone meanwhile: cancelled, or stopped by the step before.
+        let Some(generation) = running[row.seq.0 as usize].as_mut() else { continue };
+        if generation.wants_scores(row.position + row.n_tokens) {
+            let logits = &output.logits[own.start * output.n_vocab..own.end * output.n_vocab];
+            generation.score(row.position, logits, output.n_vocab);
+        }
         match output.tokens[index] {
-            Some(_) if running[row.seq.0 as usize].is_none() => {}
+            _ if !row.yields_token() => {}
             Some(token) => sampled.push((row.seq, Ok(Drawn::Token(token, None)))),
-            None => {
-                n_logits += 1;
-                // Gone meanwhile: cancelled, or stopped by the step before.
-                if running[row.seq.0 as usize].is_some() {
-                    on_host.push((row.seq, n_logits - 1));
-                }
-            }
+            None => on_host.push((row.seq, own.end - 1)),
         }
     }
     sample_rows(&on_host, output, running, sampled);

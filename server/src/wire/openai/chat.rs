@@ -39,6 +39,7 @@ impl ChatRequest {
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
         let tools = take_tools(fields)?;
         let params = Params::take(fields)?;
+        params.needs_tokens("an answer needs them")?;
         Ok(Self {
             params,
             messages: take_messages(fields)?,

@@ -28,9 +28,13 @@ impl CompletionRequest {
         let prompts = fields.need::<PromptField>("prompt")?.prompts()?;
         let logprobs = fields.take::<u32>("logprobs")?;
         let echo = fields.take("echo")?.unwrap_or(false);
-        if echo && logprobs.is_some() {
-            let message = "`echo` together with `logprobs` is not supported: prompts are not scored yet";
-            return Err(ApiError::unsupported("echo", message));
+        if !echo {
+            params.needs_tokens("only with `echo` there is something without them")?;
+        }
+        if echo && logprobs.is_some() && params.stream {
+            let message = "`stream` together with `echo` and `logprobs` is not supported by any engine of this server: \
+                           a prompt's scores come in one piece";
+            return Err(ApiError::unsupported("stream", message));
         }
         Ok(Self { params, prompts, logprobs, echo })
     }

@@ -1,9 +1,10 @@
 //! Log-probabilities in OpenAI's two forms. The same float is printed wherever a token's number appears.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use duet_core::sampling::TokenLogprobs;
-use duet_core::text::{TokenId, Tokenizer};
+use duet_core::text::{Detokenizer, TokenId, Tokenizer};
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
@@ -51,12 +52,13 @@ impl<'a> ChatToken<'a> {
 }
 
 /// The logprobs of a text choice, or of one chunk of it.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 pub(crate) struct TextLogprobs<'a> {
     #[serde(serialize_with = "tokens")]
     tokens: Vec<Token<'a>>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Top<'a>>,
+    /// None of a prompt's first token.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Top<'a>>>,
     /// Where each token begins in the text, in characters.
     text_offset: Vec<usize>,
 }
@@ -72,12 +74,41 @@ struct Top<'a>(Vec<(Token<'a>, f32)>);
 
 impl<'a> TextLogprobs<'a> {
     pub(crate) fn new() -> Self {
-        Self {
-            tokens: Vec::new(),
-            token_logprobs: Vec::new(),
-            top_logprobs: Vec::new(),
-            text_offset: Vec::new(),
+        Self::default()
+    }
+
+    /// Of a prompt: `scores` are those of its tokens but the first.
+    pub(crate) fn of_prompt(
+        tokenizer: &'a Arc<dyn Tokenizer>,
+        ids: &[TokenId],
+        scores: &[TokenLogprobs],
+    ) -> Self {
+        let mut all = Self::new();
+        let mut detokenizer = Detokenizer::continuing(tokenizer.clone());
+        let mut offset = 0;
+        for (index, &id) in ids.iter().enumerate() {
+            match index.checked_sub(1).and_then(|before| scores.get(before)) {
+                Some(score) => all.push(tokenizer.as_ref(), id, score, offset),
+                None => all.push_unscored(tokenizer.as_ref(), id, offset),
+            }
+            offset += detokenizer.push(id).chars().count();
         }
+        all
+    }
+
+    /// Puts the tokens of another one behind.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.tokens.extend(other.tokens);
+        self.token_logprobs.extend(other.token_logprobs);
+        self.top_logprobs.extend(other.top_logprobs);
+        self.text_offset.extend(other.text_offset);
+    }
+
+    fn push_unscored(&mut self, tokenizer: &'a dyn Tokenizer, id: TokenId, offset: usize) {
+        self.tokens.push(Token { id, bytes: tokenizer.token_bytes(id).unwrap_or_default() });
+        self.token_logprobs.push(None);
+        self.top_logprobs.push(None);
+        self.text_offset.push(offset);
     }
 
     pub(crate) fn push(
@@ -96,8 +127,8 @@ impl<'a> TextLogprobs<'a> {
             top.push(chosen);
         }
         self.tokens.push(chosen.0);
-        self.token_logprobs.push(chosen.1);
-        self.top_logprobs.push(Top(top));
+        self.token_logprobs.push(Some(chosen.1));
+        self.top_logprobs.push(Some(Top(top)));
         self.text_offset.push(offset);
     }
 }

@@ -10,3 +10,4 @@ pub(crate) mod params;
 pub(crate) mod prompt;
 pub(crate) mod response;
 pub(crate) mod sampling;
+pub(crate) mod structure;

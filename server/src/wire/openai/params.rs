@@ -8,6 +8,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::wire::fields::Fields;
 use crate::wire::openai::one_or_many::OneOrMany;
 use crate::wire::openai::sampling::SamplingRequest;
+use crate::wire::openai::structure::Structure;
 
 /// More stop strings than any client has reason to send; each costs a little at every token.
 const MOST_STOPS: usize = 32;
@@ -33,6 +34,7 @@ pub(crate) struct Params {
     pub(crate) priority: Priority,
     /// Whether cached prefixes may be used and the request's tokens kept.
     pub(crate) cache_prompt: bool,
+    pub(crate) structure: Option<Structure>,
 }
 
 impl Params {
@@ -74,22 +76,30 @@ impl Params {
             return_token_ids: fields.take("return_token_ids")?.unwrap_or(false),
             priority: priority(fields)?,
             cache_prompt: fields.take("cache_prompt")?.unwrap_or(true),
+            structure: Structure::take(fields)?,
         };
-        response_format(fields)?;
         Ok(params)
+    }
+}
+
+impl Params {
+    /// Refuses `max_tokens: 0`, for what has nothing to do without tokens.
+    ///
+    /// # Errors
+    /// `invalid_value`.
+    pub(crate) fn needs_tokens(&self, why: &str) -> Result<(), ApiError> {
+        match self.max_tokens {
+            Some(0) => {
+                Err(ApiError::invalid("max_tokens", format!("`max_tokens` must be at least 1: {why}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let old = fields.take::<u32>("max_tokens")?;
     let new = fields.take::<u32>("max_completion_tokens")?;
-    for (name, value) in [("max_tokens", old), ("max_completion_tokens", new)] {
-        if value == Some(0) {
-            let message =
-                format!("`{name}` must be at least 1 (scoring a prompt without an answer is not there yet)");
-            return Err(ApiError::unsupported(name, message));
-        }
-    }
     match (old, new) {
         (Some(old), Some(new)) if old != new => {
             let message =
@@ -177,23 +187,4 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
         }
     }
     Ok(include_usage)
-}
-
-/// Only text, for now.
-fn response_format(fields: &mut Fields) -> Result<(), ApiError> {
-    let Some(format) = fields.take::<Map<String, Value>>("response_format")? else { return Ok(()) };
-    match format.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(()),
-        Some(kind @ ("json_object" | "json_schema" | "grammar" | "structural_tag")) => {
-            let message = format!(
-                "`response_format` of type `{kind}` is not supported by any engine of this server: constrained output is not \
-                 there yet"
-            );
-            Err(ApiError::unsupported("response_format", message))
-        }
-        _ => Err(ApiError::invalid(
-            "response_format.type",
-            "`response_format.type` must be \"text\", \"json_object\" or \"json_schema\"",
-        )),
-    }
 }

@@ -278,7 +278,8 @@ mod tests {
     fn finished(n_prompt_tokens: u32, n_cached_tokens: u32, n_completion_tokens: u32) -> Finished {
         let usage = EngineUsage { n_prompt_tokens, n_cached_tokens, n_completion_tokens };
         let (reason, text) = (FinishReason::Length, String::new());
-        Finished { reason, text, usage, timings: EngineTimings::default() }
+        let timings = EngineTimings::default();
+        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new() }
     }
 
     /// Each `(prompt, prompt tokens, cached)`, in the order in which they end.
