@@ -89,7 +89,7 @@ pub(super) async fn constrained_output_keeps_to_its_form(m: &dyn LoadedModel) {
         assert!(value["n"].as_u64().is_some_and(|n| (1..=9).contains(&n)), "{text}");
         assert!(value["b"].is_boolean(), "{text}");
     };
-    let ended = answer_schemas(m, &vec![schema; 6], 64, check).await;
+    let ended = answer_schemas(m, &vec![schema; 6], 160, check).await;
     assert!(ended.n_whole >= 4, "{ended:?}");
     for seed in 0..3 {
         let spec = ConstraintSpec::Regex("(yes|no|maybe)!".to_owned());
