@@ -33,11 +33,14 @@ pub mod roofline;
 pub mod schema;
 mod session;
 pub mod stats;
+pub mod sweep;
 pub mod validity;
 mod weights;
 mod work;
 
-pub use agreement::{Agreement, Flip, KlSummary, NonFinite, RowComparison, argmax, compare_rows};
+pub use agreement::{
+    Agreement, DepthBand, Flip, KlSummary, MeanInterval, NonFinite, RowComparison, argmax, compare_rows,
+};
 pub use clock::{Clock, SystemClock};
 pub use environment::Environment;
 pub use error::BenchError;

@@ -10,6 +10,7 @@ use duet_core::model::KvType;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::BenchError;
+use crate::http::RemoteServer;
 use crate::measure::WashOutRule;
 use crate::stats::verdict::MARGIN;
 use crate::weights::SameBits;
@@ -86,6 +87,8 @@ pub struct BenchOptions {
     pub weights: WeightsMode,
     /// Whether to look at the machine during visits: other processes, clocks, swap, power.
     pub watch_machine: bool,
+    /// Servers among the engines, by the ids they have in the registry.
+    pub servers: Vec<Arc<RemoteServer>>,
     /// What can show the weights of both arms, if anything here can.
     pub same_bits: Option<Arc<dyn SameBits>>,
     /// The version of the program, for the manifest.
@@ -131,6 +134,7 @@ impl BenchOptions {
             kv_type: None,
             weights: WeightsMode::Auto,
             watch_machine: true,
+            servers: Vec::new(),
             same_bits: None,
             duet_version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: Arc::new(SystemClock::default()),
@@ -156,6 +160,11 @@ impl BenchOptions {
     /// As many blocks as it takes to resolve the margin, up to sixty, told by a pilot; a noise floor from six blocks.
     pub fn full(subject: Subject, text: Text) -> Self {
         Self { n_blocks: 60, n_aa_blocks: 6, n_pilot_blocks: 5, budget: None, ..Self::new(subject, text) }
+    }
+
+    /// The server with this engine id, if it is one.
+    pub(crate) fn server(&self, engine: &str) -> Option<&Arc<RemoteServer>> {
+        self.servers.iter().find(|server| server.id() == engine)
     }
 
     /// Checks every number against its range.

@@ -3,18 +3,19 @@
 
 use std::num::Wrapping;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// No probe is larger: beyond every cache the rate no longer depends on the size.
 const MOST_BYTES: u64 = 512 << 20;
 /// Shorter readings say nothing.
 const LEAST_BYTES: u64 = 1 << 20;
-/// The best of so many passes.
+/// The best of so many passes, and of all that fit a moment: on a busy machine most are slowed down.
 const N_PASSES: usize = 5;
+const MOMENT: Duration = Duration::from_millis(400);
 
 /// Bytes per second at which `n_threads` threads read `n_bytes` of memory over and over, the best of a few passes; `None`
-/// below a mebibyte, or where memory or threads cannot be had. Takes at most half a gigabyte, and up to some tenths of a
-/// second. Blocks.
+/// below a mebibyte, or where memory or threads cannot be had. Takes at most half a gigabyte, and about half a second.
+/// Blocks.
 pub fn read_rate(n_bytes: u64, n_threads: usize) -> Option<f64> {
     if n_bytes < LEAST_BYTES || n_threads == 0 {
         return None;
@@ -25,7 +26,9 @@ pub fn read_rate(n_bytes: u64, n_threads: usize) -> Option<f64> {
     words.extend((0..n_words).map(|word| word as u64)); // written, so that every page is there
     let part = n_words.div_ceil(n_threads);
     let mut best = f64::INFINITY;
-    for _ in 0..N_PASSES {
+    let (begin, mut n_passes) = (Instant::now(), 0);
+    while n_passes < N_PASSES || begin.elapsed() < MOMENT {
+        n_passes += 1;
         let start = Instant::now();
         let sum: Option<Wrapping<u64>> = thread::scope(|scope| {
             let spawn = |part| thread::Builder::new().spawn_scoped(scope, move || sum(part)).ok();

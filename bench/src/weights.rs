@@ -178,7 +178,7 @@ pub(crate) fn grade(proof: &WeightProof, a: &LoadedInfo, b: &LoadedInfo) -> Grad
 }
 
 /// The bits that a quantisation's name promises: 4 for "Q4_K_M", "MXFP4" and "affine 4-bit g32", 16 for "BF16".
-fn nominal_bits(quantization: &str) -> Option<u32> {
+pub(crate) fn nominal_bits(quantization: &str) -> Option<u32> {
     let digits = quantization.trim_start_matches(|c: char| !c.is_ascii_digit());
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()

@@ -11,6 +11,11 @@ use duet_core::{BackendError, InferenceBackend, Registry, TextAssets};
 
 /// All engines of this build that can start. A new engine is one more line here.
 pub(crate) fn registry() -> Registry {
+    registry_with(Vec::new())
+}
+
+/// The same and these.
+pub(crate) fn registry_with(others: Vec<Arc<dyn InferenceBackend>>) -> Registry {
     let mut backends: Vec<Arc<dyn InferenceBackend>> =
         vec![Arc::new(duet_backend_gguf::GgufBackend::default())];
     match duet_backend_mlx::MlxBackend::new() {
@@ -18,6 +23,7 @@ pub(crate) fn registry() -> Registry {
         // A library of another version, say: the other engine works all the same.
         Err(error) => tracing::warn!("no MLX engine: {}", error.chain()),
     }
+    backends.extend(others);
     Registry::new(backends, Arc::new(text_assets))
 }
 

@@ -36,7 +36,7 @@ enum Command {
     /// Answer one prompt in the terminal
     Run(run::RunArguments),
     /// Measure two engines against each other on the same weights and token ids
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
     /// Say what a model takes in memory and how fast it can be at most, from its headers
     Plan(plan::PlanArguments),
     /// List the engines of this build: versions, devices, CPU features, library
@@ -76,7 +76,7 @@ fn run_command() -> u8 {
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
-            Command::Bench(arguments) => bench::bench(arguments).await,
+            Command::Bench(arguments) => bench::bench(*arguments).await,
             Command::Plan(arguments) => plan::plan(&arguments),
             Command::Run(arguments) => run::run(arguments).await,
             Command::Engines(arguments) => engines::engines(&arguments),

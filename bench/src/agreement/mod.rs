@@ -3,9 +3,13 @@
 //! A speed without this is worth nothing: a loader that decodes weights wrongly is fast too. Greedy texts are no test,
 //! since one near-tie changes all that follows.
 
+mod depth;
+mod gate;
 mod rows;
 mod run;
 
+pub use depth::{DepthBand, MeanInterval};
+pub(crate) use gate::finding;
 pub use rows::{NonFinite, RowComparison, argmax, compare_rows};
 pub(crate) use run::{AgreementError, AgreementWork, run};
 
@@ -30,6 +34,10 @@ pub struct Agreement {
     pub top1: Proportion,
     /// D(A‖B) over the positions, in nats.
     pub kl: KlSummary,
+    /// The 95 % interval of the mean KL, by Student's t over windows; absent with one window.
+    pub kl_interval: Option<MeanInterval>,
+    /// The same by depth within the windows.
+    pub by_depth: Vec<DepthBand>,
     /// exp(mean negative log-likelihood of the next token) of A, over the positions whose next token is in the window.
     pub perplexity_a: f64,
     /// The same of B.
@@ -97,6 +105,8 @@ impl Positions {
                 p99: quantile(&kl_nats, 0.99)?,
                 max: quantile(&kl_nats, 1.0)?,
             },
+            kl_interval: depth::interval(&kl_nats, window),
+            by_depth: depth::bands(&self.rows, window),
             perplexity_a: mean(&self.nll_a)?.exp(),
             perplexity_b: mean(&self.nll_b)?.exp(),
             flips: flips.collect(),

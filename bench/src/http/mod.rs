@@ -8,10 +8,12 @@ mod answer;
 mod chunk;
 mod client;
 mod error;
+mod remote;
 mod request;
 
 pub use answer::{Answer, AnswerStream, Piece};
 pub use chunk::Usage;
 pub use client::{Client, Whole};
 pub use error::HttpError;
+pub use remote::RemoteServer;
 pub use request::CompletionRequest;

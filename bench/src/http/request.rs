@@ -11,6 +11,8 @@ pub struct CompletionRequest {
     max_tokens: u32,
     temperature: f32,
     ignore_eos: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_prompt: Option<bool>,
     stream: bool,
     stream_options: StreamOptions,
 }
@@ -29,9 +31,16 @@ impl CompletionRequest {
             max_tokens,
             temperature: 0.0,
             ignore_eos: true,
+            cache_prompt: None,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
         }
+    }
+
+    /// The same, with the server asked not to take any of the prompt from a cache.
+    #[must_use]
+    pub fn without_cache(self) -> Self {
+        Self { cache_prompt: Some(false), ..self }
     }
 
     /// Tokens asked for.

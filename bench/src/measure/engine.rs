@@ -23,7 +23,9 @@ pub struct EngineSample {
     pub engine_decode_ns: u64,
     /// Prompt tokens that the engine took from a cache instead of evaluating them.
     pub n_cached_tokens: u32,
-    /// The tokens, for whoever wants to compare texts.
+    /// Generated tokens by the engine's own count.
+    pub n_tokens: u32,
+    /// The tokens, for whoever wants to compare texts; empty where only text came.
     pub ids: Vec<TokenId>,
 }
 
@@ -74,6 +76,7 @@ pub async fn measure_engine(
         itl_ns: received.windows(2).map(|pair| nanos(pair[1].saturating_sub(pair[0]))).collect(),
         engine_decode_ns: nanos(finished.timings.decode),
         n_cached_tokens: finished.usage.n_cached_tokens,
+        n_tokens,
         ids,
     })
 }

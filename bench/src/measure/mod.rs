@@ -20,6 +20,9 @@ pub enum MeasureError {
     /// The engine failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The server did not answer as it should.
+    #[error(transparent)]
+    Http(#[from] crate::http::HttpError),
     /// The KV cache was not empty before the request, so its work would not be what is stated.
     #[error("the KV cache held {n_cells} tokens before the request")]
     CacheNotEmpty {

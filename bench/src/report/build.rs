@@ -6,6 +6,7 @@ use duet_core::decision::device_name;
 use duet_core::model::ModelInfo;
 use duet_core::{BackendInfo, Capabilities, LoadedInfo};
 
+use super::merge::fidelity;
 use super::{
     ArmFailure, ArmMemory, ArmReport, Block, BlockKind, EngineReport, LoadedReport, Manifest, Metric,
     ModelReport, Report, Summary, Visit,
@@ -53,7 +54,12 @@ pub(crate) fn build(
         let side = sides.next().unwrap_or(Side::B);
         arm_report(side, arm, &blocks, plan.n_prompt)
     });
-    let question = Question { margin: plan.margin, n_decode: plan.n_decode, grade: grade.clone() };
+    let question = Question {
+        margin: plan.margin,
+        n_decode: plan.n_decode,
+        grade: grade.clone(),
+        fidelity: fidelity(agreement.as_ref().ok(), grade.as_ref(), &arms),
+    };
     let Analysis { comparisons, findings } = analyse(&blocks, &arms, &question);
     let (agreement, no_agreement) = match agreement {
         Ok(agreement) => (Some(agreement), None),

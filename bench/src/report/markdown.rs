@@ -19,6 +19,9 @@ impl Report {
         if let Some(graded) = &self.grade {
             let _ = writeln!(text, "- grade **{:?}**: {}", graded.grade, escaped(&graded.reason));
         }
+        for line in self.why() {
+            let _ = writeln!(text, "- {}", escaped(&line));
+        }
         for finding in &self.findings {
             let _ = writeln!(text, "- ⚠ {}", escaped(&self.finding_line(finding)));
         }

@@ -2,8 +2,11 @@
 //! that takes its process down loses one of them and not the whole.
 
 use super::{ArmReport, Report, Summary};
+use crate::agreement::{Agreement, finding};
 use crate::analysis::{Question, analyse};
 use crate::report::{BlockKind, Metric};
+use crate::validity::Finding;
+use crate::weights::Graded;
 
 /// Why reports are not one measurement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,11 +80,25 @@ impl Report {
             arm.summaries =
                 Metric::ALL.iter().filter_map(|metric| Summary::of(*metric, visits(), n_prompt)).collect();
         }
-        let question =
-            Question { margin: self.plan.margin, n_decode: self.plan.n_decode, grade: self.grade.clone() };
+        let question = Question {
+            margin: self.plan.margin,
+            n_decode: self.plan.n_decode,
+            grade: self.grade.clone(),
+            fidelity: fidelity(self.agreement.as_ref(), self.grade.as_ref(), &self.arms),
+        };
         let analysis = analyse(&self.blocks, &self.arms, &question);
         (self.comparisons, self.findings) = (analysis.comparisons, analysis.findings);
     }
+}
+
+/// What the agreement says against the ratios of these arms.
+pub(super) fn fidelity(
+    agreement: Option<&Agreement>,
+    grade: Option<&Graded>,
+    arms: &[ArmReport],
+) -> Option<Finding> {
+    let [a, b] = arms else { return None };
+    finding(agreement, grade, [&a.model.quantization, &b.model.quantization])
 }
 
 fn n_restarts(report: &Report) -> u32 {

@@ -10,6 +10,7 @@ mod merge;
 mod metric;
 mod read;
 pub(crate) mod table;
+mod why;
 pub(crate) mod words;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use metric::{Level, Metric, Summary};
 pub use read::ReadError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use why::{Bound, StepCosts};
 
 use crate::agreement::Agreement;
 use crate::files::FileHash;

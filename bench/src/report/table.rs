@@ -8,6 +8,7 @@ use comfy_table::{
 
 use super::words::{engine_memory, mb, ratio_text, summary};
 use super::{ArmReport, Metric, Report};
+use crate::agreement::{DepthBand, MeanInterval};
 use crate::order::Side;
 use crate::stats::ratio::Ratio;
 
@@ -141,10 +142,23 @@ impl Report {
                     agreement.perplexity_a,
                     agreement.perplexity_b,
                 );
+                let band = |band: &DepthBand| {
+                    let DepthBand { from, to, top1, kl_mean, .. } = band;
+                    format!("{from}–{} {kl_mean:.5} nats, top-1 {:.1} %", to - 1, 100.0 * top1)
+                };
+                let bands: Vec<String> = agreement.by_depth.iter().map(band).collect();
+                let interval =
+                    agreement.kl_interval.map_or_else(String::new, |MeanInterval { low, high }| {
+                        format!("mean KL [{low:.5}, {high:.5}] over windows; ")
+                    });
+                let _ = writeln!(text, "agreement by depth: {interval}{}", bands.join("; "));
             }
             (None, reason) => {
                 let _ = writeln!(text, "no agreement: {}", reason.as_deref().unwrap_or("not asked for"));
             }
+        }
+        for line in self.why() {
+            let _ = writeln!(text, "{line}");
         }
         let _ = writeln!(text, "{}", self.weights);
         for difference in &self.differences {

@@ -137,7 +137,11 @@ impl Arm {
         self.warm_up = self.visit(measure, planned, true, "warming up".to_owned()).await;
         // Caches that grow are empty again by now; what they held at the end of the request is in the sample.
         let in_use = self.warm_up.as_ref().and_then(|visit| visit.runner.as_ref()?.kv_bytes);
+        self.reporter.progress(&phase, 1, 1);
         let Some(model) = self.running() else { return };
+        if measure.options.server(self.engine_id()).is_some() {
+            return; // its memory is another process's
+        }
         match exclusive(model, |runner| runner.memory()).await {
             Ok(report) => {
                 let since = |now: Option<Footprint>| Some(now?.since(&self.before_load?));
@@ -150,7 +154,6 @@ impl Arm {
             }
             Err(error) => self.fail("reading its memory".to_owned(), &error, None),
         }
-        self.reporter.progress(&phase, 1, 1);
     }
 
     /// One visit; `None` if the arm has failed, before or now.
@@ -172,14 +175,17 @@ impl Arm {
     }
 
     /// Measures how fast this machine reads what a decode step of this arm reads, if it runs on the CPU: other devices
-    /// have memory of their own, which threads of this process do not see. With nothing else running.
+    /// have memory of their own, which threads of this process do not see. With no request running; of several times the
+    /// best one stays.
     pub(super) async fn probe_memory(&mut self, n_threads: usize) {
         let Some(model) = &self.loaded else { return };
         let info = model.info();
         let bytes = info.weight_bytes_per_token;
         if info.device.to_ascii_lowercase().starts_with("cpu") {
             let probe = tokio::task::spawn_blocking(move || read_rate(bytes, n_threads));
-            self.memory_bytes_per_second = probe.await.ok().flatten();
+            let found = probe.await.ok().flatten();
+            self.memory_bytes_per_second =
+                self.memory_bytes_per_second.into_iter().chain(found).reduce(f64::max);
         }
     }
 

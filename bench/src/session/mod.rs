@@ -80,6 +80,7 @@ pub async fn run_models(
         arm.load(options, context_length).await;
         arm.warm_up(&measure, side).await;
     }
+    probe_memory(&mut arms, options).await;
     let pace = pace(&arms, work.sizes);
     if let (Some(pace), Some(budget)) = (pace, options.budget) {
         counts = fit(counts, pace.block, budget, reporter.as_ref());
@@ -109,13 +110,7 @@ pub async fn run_models(
     for arm in &arms {
         arm.unload().await;
     }
-    if options.watch_machine {
-        let machine = Machine::this();
-        let n_threads = options.threads.map(|n| n as usize).or(machine.n_cores).unwrap_or(machine.n_threads);
-        for arm in &mut arms {
-            arm.probe_memory(n_threads).await;
-        }
-    }
+    probe_memory(&mut arms, options).await;
     let weights = weights(options, &arms, &reporter).await?;
     let manifest = Manifest {
         started: humantime::format_rfc3339_seconds(started).to_string(),
@@ -128,6 +123,18 @@ pub async fn run_models(
         mode: "resident".to_owned(),
     };
     Ok(build(manifest, plan, arms.map(Arm::into_facts), blocks, agreement, weights))
+}
+
+/// Before and after the blocks, lest something else slow the only probe down.
+async fn probe_memory(arms: &mut [Arm; 2], options: &BenchOptions) {
+    if !options.watch_machine {
+        return;
+    }
+    let machine = Machine::this();
+    let n_threads = options.threads.map(|n| n as usize).or(machine.n_cores).unwrap_or(machine.n_threads);
+    for arm in arms {
+        arm.probe_memory(n_threads).await;
+    }
 }
 
 /// A run while its blocks are measured.
@@ -230,7 +237,10 @@ fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2], counts: Counts) -> Resu
     let shortest = inputs.iter().min_by_key(|input| context_of(input));
     let context = shortest.map_or(u32::MAX, context_of);
     let n_vocab = inputs.iter().map(|input| input.model.vocab_size.max(input.tokenizer.vocab_size())).max();
-    let sizes = Sizes::new(options, context, n_vocab.unwrap_or(1), counts.n_requests());
+    let mut sizes = Sizes::new(options, context, n_vocab.unwrap_or(1), counts.n_requests());
+    if has_server(options, inputs.iter().map(|input| input.backend.info().id)) {
+        sizes.n_windows = 0; // no logits come over HTTP
+    }
     let n_needed = sizes.longest();
     match u32::try_from(n_needed) {
         Ok(longest) if longest <= context => Ok((sizes, longest.next_multiple_of(256).min(context))),
@@ -240,6 +250,10 @@ fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2], counts: Counts) -> Resu
             n_needed,
         }),
     }
+}
+
+fn has_server<'a>(options: &BenchOptions, mut engines: impl Iterator<Item = &'a str>) -> bool {
+    engines.any(|engine| options.server(engine).is_some())
 }
 
 fn plan(options: &BenchOptions, inputs: &[ArmInput; 2], work: &Work, context_length: u32) -> Plan {
@@ -311,9 +325,14 @@ struct Pace {
 fn pace(arms: &[Arm; 2], sizes: Sizes) -> Option<Pace> {
     let (mut block, mut agreement) = (0.0, 0.0);
     for arm in arms {
-        let sample = arm.warm_up.as_ref()?.runner.as_ref()?;
-        let per_token = sample.prefill_ns as f64 / 1e9 / sizes.n_prompt as f64;
-        let times: Vec<f64> = sample.step_ns.iter().map(|ns| *ns as f64 / 1e9).collect();
+        let visit = arm.warm_up.as_ref()?;
+        let (prompt_ns, step_ns) = match (&visit.runner, &visit.engine) {
+            (Some(sample), _) => (sample.prefill_ns, &sample.step_ns),
+            (None, Some(sample)) => (sample.ttft_ns, &sample.itl_ns),
+            (None, None) => return None,
+        };
+        let per_token = prompt_ns as f64 / 1e9 / sizes.n_prompt as f64;
+        let times: Vec<f64> = step_ns.iter().map(|ns| *ns as f64 / 1e9).collect();
         let step = crate::stats::median(&times)?;
         // Both modes, twice; a wash-out at about every second visit, which mostly ends when it may.
         let visit = 2.0 * (per_token * sizes.n_prompt as f64 + step * sizes.n_decode as f64);
@@ -351,6 +370,9 @@ async fn weights(
     arms: &[Arm; 2],
     reporter: &Arc<dyn Reporter>,
 ) -> Result<WeightProof, BenchError> {
+    if has_server(options, arms.iter().map(Arm::engine_id)) {
+        return Ok(WeightProof::Unknown { reason: "a server does not show its weights".to_owned() });
+    }
     let Some(shower) = options.same_bits.clone() else {
         let reason = "nothing in this build can show the weights of both engines".to_owned();
         return Ok(WeightProof::Unknown { reason });

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duet_core::LoadedModel;
+use duet_core::text::TokenId;
 
 use super::schedule::PlannedVisit;
 use crate::clock::nanos;
 use crate::environment::Reading;
 use crate::exclusive::exclusive;
 use crate::files::hash_ids;
-use crate::measure::{EngineSample, MeasureError, RunnerWork, measure_engine, measure_runner, wash_out};
+use crate::http::RemoteServer;
+use crate::measure::{
+    EngineSample, MeasureError, RunnerSample, RunnerWork, WashOut, measure_engine, measure_runner, wash_out,
+};
 use crate::options::BenchOptions;
 use crate::report::{Visit, VisitFailure};
 use crate::work::Work;
@@ -36,21 +40,18 @@ impl Measure<'_> {
         let ids_sha256 = hash_ids(&ids);
         let mut prompt = ids.clone();
         prompt.truncate(self.work.sizes.n_prompt);
-        let wash_ids = switched.then(|| self.work.wash_out());
-        let work = RunnerWork {
-            n_prompt: self.work.sizes.n_prompt,
-            n_decode: self.work.sizes.n_decode,
-            prefill_chunk: self.options.prefill_chunk,
-        };
-        let (rule, clock) = (self.options.wash_out, self.options.clock.clone());
+        let server = self.options.server(model.info().backend);
         let before = self.options.watch_machine.then(Reading::now);
         let started_ns = nanos(self.options.clock.now().saturating_sub(self.begin));
-        let at_runner = exclusive(model, move |runner| {
-            let washed = wash_ids.map(|ids| wash_out(runner, &ids, &rule, clock.as_ref())).transpose()?;
-            let sample = measure_runner(runner, &ids, &work, clock.as_ref())?;
-            Ok::<_, MeasureError>((washed, sample))
-        });
-        let (wash_out, sample) = at_runner.await??;
+        let (wash_out, runner) = match server {
+            Some(server) => {
+                self.wake(server, switched).await?;
+                (None, None)
+            }
+            None => {
+                self.at_runner(model, ids, switched).await.map(|(washed, sample)| (washed, Some(sample)))?
+            }
+        };
         let (engine, failure) = match self.at_engine(model, planned, prompt).await {
             Ok(sample) => (Some(sample), None),
             Err(error) => match error.code() {
@@ -58,8 +59,10 @@ impl Measure<'_> {
                 None => return Err(error),
             },
         };
-        let environment = before.map(|before| before.until_now());
-        let runner = Some(sample);
+        let mut environment = before.map(|before| before.until_now());
+        if let (Some(_), Some(environment)) = (server, &mut environment) {
+            environment.others_cpu = None; // the server itself would be among the others
+        }
         Ok(Visit {
             arm,
             side,
@@ -74,12 +77,46 @@ impl Measure<'_> {
         })
     }
 
+    /// The wash-out after a switch, and a request at the runner's level.
+    async fn at_runner(
+        &self,
+        model: &Arc<dyn LoadedModel>,
+        ids: Vec<TokenId>,
+        switched: bool,
+    ) -> Result<(Option<WashOut>, RunnerSample), MeasureError> {
+        let wash_ids = switched.then(|| self.work.wash_out());
+        let work = RunnerWork {
+            n_prompt: self.work.sizes.n_prompt,
+            n_decode: self.work.sizes.n_decode,
+            prefill_chunk: self.options.prefill_chunk,
+        };
+        let (rule, clock) = (self.options.wash_out, self.options.clock.clone());
+        let at_runner = exclusive(model, move |runner| {
+            let washed = wash_ids.map(|ids| wash_out(runner, &ids, &rule, clock.as_ref())).transpose()?;
+            let sample = measure_runner(runner, &ids, &work, clock.as_ref())?;
+            Ok::<_, MeasureError>((washed, sample))
+        });
+        at_runner.await?
+    }
+
+    /// After a switch, a short request to a server that counts for nothing: its threads and caches are awake then.
+    async fn wake(&self, server: &RemoteServer, switched: bool) -> Result<(), MeasureError> {
+        if switched {
+            let n_tokens = u32::try_from(2 * self.options.wash_out.window).unwrap_or(u32::MAX);
+            server.measure(self.work.wash_out(), n_tokens).await?;
+        }
+        Ok(())
+    }
+
     async fn at_engine(
         &self,
         model: &Arc<dyn LoadedModel>,
         planned: PlannedVisit,
-        prompt: Vec<duet_core::text::TokenId>,
+        prompt: Vec<TokenId>,
     ) -> Result<EngineSample, MeasureError> {
+        if let Some(server) = self.options.server(model.info().backend) {
+            return server.measure(prompt, self.options.n_decode).await;
+        }
         let name = format!("bench-{}-{}", planned.arm.name(), planned.request);
         measure_engine(model, &name, prompt, self.options.n_decode, self.options.clock.as_ref()).await
     }

@@ -58,11 +58,13 @@ pub enum Code {
     Ceiling,
     /// An engine differs from itself.
     AaBias,
+    /// The arms compute too differently for what they hold.
+    Fidelity,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::Trend,
         Code::Changepoint,
         Code::Carryover,
@@ -80,6 +82,7 @@ impl Code {
         Code::Kv,
         Code::Ceiling,
         Code::AaBias,
+        Code::Fidelity,
     ];
 
     /// As it is written: "CACHE_HIT".
@@ -102,6 +105,7 @@ impl Code {
             Self::Kv => "KV",
             Self::Ceiling => "CEILING",
             Self::AaBias => "AA_BIAS",
+            Self::Fidelity => "FIDELITY",
         }
     }
 }

@@ -40,8 +40,7 @@ pub(super) fn find(blocks: &[Block], planned: Planned) -> Vec<Finding> {
 
 fn token_counts(visit: &Visit) -> impl Iterator<Item = (Level, usize)> {
     let runner = visit.runner.as_ref().map(|sample| (Level::Runner, sample.step_ns.len()));
-    // One gap less than there are tokens.
-    let engine = visit.engine.as_ref().map(|sample| (Level::Engine, sample.itl_ns.len() + 1));
+    let engine = visit.engine.as_ref().map(|sample| (Level::Engine, sample.n_tokens as usize));
     runner.into_iter().chain(engine)
 }
 

@@ -184,8 +184,12 @@ fn with_most_blocks_void_there_is_no_verdict() {
     for visit in blocks.iter_mut().take(3).flat_map(|block| &mut block.visits) {
         visit.environment.as_mut().unwrap().on_battery = Some(true);
     }
-    let question =
-        duet_bench::analysis::Question { margin: 0.03, n_decode: crate::synthetic::N_DECODE, grade: None };
+    let question = duet_bench::analysis::Question {
+        margin: 0.03,
+        n_decode: crate::synthetic::N_DECODE,
+        grade: None,
+        fidelity: None,
+    };
     let analysis = duet_bench::analysis::analyse(&blocks, &[], &question);
     for found in &analysis.comparisons {
         assert_eq!(found.n_void, 4);

@@ -6,6 +6,7 @@ use duet_bench::compare::{Gate, Subject, compare, gate};
 use duet_bench::order::Side;
 use duet_bench::report::{Metric, Report};
 use duet_bench::stats::verdict::{Position, Verdict};
+use duet_bench::sweep::Sweep;
 use duet_bench::{Silent, run_models};
 
 use crate::support::*;
@@ -107,6 +108,28 @@ async fn other_work_is_no_comparison() {
         "{text}"
     );
     assert_eq!(gate(&new, Some(&old), &Metric::ALL).gate, Gate::Invalid);
+}
+
+#[tokio::test]
+async fn depths_are_one_table_with_a_law_for_each_arm() {
+    let mut reports = Vec::new();
+    for n_prompt in [40, 10] {
+        let mut report = report_of(twelve(1.0), 1).await;
+        report.plan.n_prompt = n_prompt;
+        reports.push(report);
+    }
+    reports[0].weights = duet_bench::WeightProof::Identical { n_tensors: 1, n_values: 1 };
+    let sweep = Sweep::of(reports);
+    assert_eq!(sweep.reports.iter().map(|report| report.plan.n_prompt).collect::<Vec<_>>(), [10, 40]);
+    assert!(matches!(sweep.reports[0].weights, duet_bench::WeightProof::Identical { .. }), "proven once");
+    assert_eq!(sweep.laws.iter().map(|law| law.side).collect::<Vec<_>>(), Side::BOTH);
+    let text = sweep.to_text();
+    for part in ["depth 10 to ", "depth 40 to ", "decode_forced", "one: a step takes ", "two: a step takes "]
+    {
+        assert!(text.contains(part), "`{part}` is missing\n{text}");
+    }
+    let read: Sweep = serde_json::from_str(&sweep.to_json().unwrap()).unwrap();
+    assert_eq!(read, sweep);
 }
 
 #[tokio::test]

@@ -4,13 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
+use duet_bench::SystemClock;
+use duet_bench::http::RemoteServer;
 use duet_bench::order::Side;
 use duet_bench::report::{BlockKind, Metric, Report};
 use duet_bench::stats::verdict::Verdict;
 use duet_bench::validity::Code;
 use duet_bench::{ArmWeights, BenchOptions, Grade, SameBits, Silent, TensorPair, WeightProof, run_models};
+use duet_core::InferenceBackend;
 use duet_core::model::{KvAllocation, KvLayout, KvType};
-use duet_core::testing::{FakeConfig, Reply};
+use duet_core::registry::Registry;
+use duet_core::testing::{ByteTokenizer, FakeConfig, Reply};
+
+use crate::stub::{Act, Stub, end, head, text, whole};
 
 async fn run(backends: Vec<TestBackend>, options: &BenchOptions) -> Report {
     let dir = tempfile::tempdir().unwrap();
@@ -50,6 +56,87 @@ async fn equal_arms_agree_in_everything() {
         report.blocks.iter().flat_map(|block| &block.visits).map(|visit| visit.wash_out.is_some()).collect();
     assert!(switches[0] || switches[1], "a wash-out after a switch");
     assert!(!switches[2], "and none without");
+}
+
+/// A server with one model that answers with `n_cached` prompt tokens from a cache.
+async fn server(n_cached: usize) -> (Stub, Arc<RemoteServer>) {
+    let stub = Stub::new(move |got| {
+        if got.line == "GET /v1/models" {
+            return whole("200 OK", r#"{"data": [{"id": "m"}]}"#);
+        }
+        assert_eq!(got.body["cache_prompt"], false);
+        let n = got.body["max_tokens"].as_u64().unwrap() as usize;
+        let mut acts = vec![head()];
+        acts.extend((0..n).flat_map(|_| [Act::Slow, Act::Send(text("a"))]));
+        acts.push(Act::Send(end(20, n_cached, n)));
+        acts
+    })
+    .await;
+    let clock = Arc::new(SystemClock::default());
+    let server = RemoteServer::new("http", &format!("http://{}", stub.address), clock).unwrap();
+    (stub, Arc::new(server))
+}
+
+async fn against_a_server(server: Arc<RemoteServer>) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let options = BenchOptions { servers: vec![server.clone()], ..small_options() };
+    let here = Arc::new(backend("one")) as Arc<dyn InferenceBackend>;
+    let registry = Registry::new(vec![here, server], Arc::new(|_| Ok(assets(ByteTokenizer::default()))));
+    run_models(&registry, &[model(dir.path())], &options, Arc::new(Silent)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_is_compared_on_the_level_that_it_has() {
+    let (_stub, server) = server(0).await;
+    let report = against_a_server(server).await;
+    assert!(
+        report.is_complete() && report.findings.is_empty(),
+        "{:?} {:?}",
+        report.arms[1].failure,
+        report.findings
+    );
+    let metrics: Vec<Metric> = report.comparisons.iter().map(|found| found.metric).collect();
+    assert_eq!(metrics, [Metric::Ttft, Metric::DecodeNative]);
+    assert!(report.comparisons.iter().all(|found| found.ratio.as_ref().unwrap().n_blocks == 2));
+    assert!(matches!(&report.weights, WeightProof::Unknown { reason } if reason.contains("server")));
+    assert!(report.arms[1].memory.is_none() && report.agreement.is_none());
+    assert!(report.to_text().contains("no agreement"));
+}
+
+#[tokio::test]
+async fn a_server_s_cache_is_out_of_the_verdict() {
+    let (_stub, server) = server(7).await;
+    let report = against_a_server(server).await;
+    assert!(report.findings.iter().all(|finding| finding.code == Code::CacheHit), "{:?}", report.findings);
+    for found in &report.comparisons {
+        assert!(matches!(&found.verdict, Verdict::Invalid { codes } if codes == &["CACHE_HIT"]));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_fails_its_arm() {
+    let (stub, server) = server(0).await;
+    drop(stub);
+    let report = against_a_server(server).await;
+    assert_eq!(report.arms[1].failure.as_ref().unwrap().during, "loading");
+    assert!(!report.arms[0].summaries.is_empty(), "the other arm is still measured");
+}
+
+#[tokio::test]
+async fn arms_that_compute_something_else_have_no_verdict() {
+    let mut other = backend("two");
+    other.logits = Logits::Times(0.2);
+    let report = run(vec![backend("one"), other], &small_options()).await;
+    let finding = report.findings.iter().find(|finding| finding.code == Code::Fidelity).unwrap();
+    assert!(finding.blocks.is_empty() && finding.detail.contains("nats apart"), "{finding:?}");
+    for found in &report.comparisons {
+        assert!(
+            matches!(&found.verdict, Verdict::Invalid { codes } if codes.contains(&"FIDELITY".to_owned()))
+        );
+    }
+    let agreement = report.agreement.unwrap();
+    assert_eq!(agreement.by_depth.iter().map(|band| band.n_positions).sum::<usize>(), 128);
+    assert!(agreement.kl_interval.unwrap().high >= agreement.kl.mean);
 }
 
 #[tokio::test]

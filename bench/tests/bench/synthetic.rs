@@ -137,7 +137,7 @@ impl Source {
 impl Comparison {
     /// The comparison of this seed, measured and analysed.
     pub(crate) fn analysed(&self, seed: u64, arms: &[ArmReport]) -> Analysis {
-        let question = Question { margin: 0.03, n_decode: N_DECODE, grade: None };
+        let question = Question { margin: 0.03, n_decode: N_DECODE, grade: None, fidelity: None };
         analyse(&self.blocks(seed), arms, &question)
     }
 
@@ -229,6 +229,7 @@ impl Run<'_> {
             itl_ns: (1..N_DECODE).map(|_| step(1.1)).collect(),
             engine_decode_ns: step(9.0),
             n_cached_tokens: 0,
+            n_tokens: N_DECODE as u32,
             ids: vec![1; N_DECODE],
         });
         let mut steady = true;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use duet_bench::BenchError;
 use duet_bench::report::Report;
+use duet_bench::sweep::Sweep;
+use duet_bench::{BenchError, BenchOptions};
+use duet_core::InferenceBackend;
 
 use self::bars::Bars;
 use crate::run::print;
@@ -63,6 +65,9 @@ pub(crate) struct RunArguments {
     /// The two arms' engines, as in gguf,mlx
     #[arg(long, value_name = "A,B", value_parser = options::two)]
     engines: Option<[String; 2]>,
+    /// A server as an arm (engine `http`; a second one `http2`), on the level that servers have; it has to run MODEL
+    #[arg(long = "url", value_name = "URL")]
+    urls: Vec<String>,
     /// Fewer and shorter requests, no noise floor
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -72,6 +77,9 @@ pub(crate) struct RunArguments {
     /// Prompt tokens of a request
     #[arg(short, long, value_name = "P")]
     prompt: Option<u32>,
+    /// Prompts of several lengths, as in 128,512,2048, and the law that decoding follows over depth
+    #[arg(long, value_name = "P,P", value_delimiter = ',', conflicts_with_all = ["prompt", "full", "restarts"])]
+    depths: Vec<u32>,
     /// Tokens decoded after the prompt, in each mode
     #[arg(short = 'n', long, value_name = "N")]
     decode: Option<u32>,
@@ -143,14 +151,20 @@ pub(crate) async fn bench(arguments: BenchArguments) -> anyhow::Result<u8> {
 }
 
 async fn run(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Result<u8> {
+    if !arguments.depths.is_empty() {
+        return sweep(arguments, output).await;
+    }
     let n_processes = arguments.restarts.unwrap_or(if arguments.full { 3 } else { 1 });
     let report = match n_processes {
         1 => {
-            let options = options::options(arguments)?;
-            let bars = Arc::new(Bars::default());
-            let report = duet_bench::run(&crate::compose::registry(), &options, bars.clone()).await;
-            bars.clear();
-            report
+            let options = match options::options(arguments) {
+                Ok(options) => options,
+                Err(problem) => {
+                    say(&format!("duet: {problem}"));
+                    return Ok(USAGE);
+                }
+            };
+            measure(&options).await
         }
         n => return processes::run(arguments, output, n),
     };
@@ -159,12 +173,66 @@ async fn run(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Resu
             write(&report, output)?;
             Ok(report.exit_code())
         }
-        Err(error @ BenchError::Option { .. }) => {
-            say(&format!("duet: {}", duet_core::chain(&error)));
-            Ok(USAGE)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => refuse(error),
     }
+}
+
+/// One run with a bar for each of its phases.
+async fn measure(options: &BenchOptions) -> Result<Report, BenchError> {
+    let bars = Arc::new(Bars::default());
+    let servers = options.servers.iter().map(|server| server.clone() as Arc<dyn InferenceBackend>);
+    let registry = crate::compose::registry_with(servers.collect());
+    let report = duet_bench::run(&registry, options, bars.clone()).await;
+    bars.clear();
+    report
+}
+
+/// What cannot be asked for is another exit code than what failed.
+fn refuse(error: BenchError) -> anyhow::Result<u8> {
+    if !matches!(error, BenchError::Option { .. }) {
+        return Err(error.into());
+    }
+    say(&format!("duet: {}", duet_core::chain(&error)));
+    Ok(USAGE)
+}
+
+/// A run for each depth, one after the other.
+async fn sweep(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Result<u8> {
+    let mut reports = Vec::new();
+    for (index, depth) in arguments.depths.iter().enumerate() {
+        let mut options = match options::options(arguments) {
+            Ok(options) => options,
+            Err(problem) => {
+                say(&format!("duet: {problem}"));
+                return Ok(USAGE);
+            }
+        };
+        (options.n_prompt, options.n_aa_blocks) = (*depth, 0);
+        if arguments.blocks.is_none() {
+            options.n_blocks = options.n_blocks.min(5);
+        }
+        if index > 0 {
+            // Neither depends on the length of the prompts.
+            (options.n_agreement, options.same_bits) = (0, None);
+        }
+        say(&format!("depth {depth}"));
+        match measure(&options).await {
+            Ok(report) => reports.push(report),
+            Err(error) => return refuse(error),
+        }
+    }
+    let sweep = Sweep::of(reports);
+    match &output.json {
+        Some(path) if path == Path::new("-") => print(&(sweep.to_json()? + "\n"))?,
+        path => {
+            if let Some(path) = path {
+                std::fs::write(path, sweep.to_json()? + "\n")
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            print(&format!("{}\n", sweep.to_text()))?;
+        }
+    }
+    Ok(sweep.exit_code())
 }
 
 /// Writes a report to where it was asked for, and the table to the terminal unless something else is printed there.

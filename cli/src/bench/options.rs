@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use duet_bench::http::RemoteServer;
 use duet_bench::{BenchOptions, Subject, Text};
 
 use super::RunArguments;
 use crate::model::LoadArguments;
 
-/// The options of one process.
-pub(super) fn options(arguments: &RunArguments) -> anyhow::Result<BenchOptions> {
+/// Engines' ids of servers, in the order of `--url`.
+const SERVERS: [&str; 2] = ["http", "http2"];
+
+/// The options of one process; the error is a sentence for the user.
+pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> {
     let subject = match &arguments.other {
         Some(other) => Subject::Pair(arguments.model.clone(), other.clone()),
         None => Subject::One(arguments.model.clone()),
@@ -19,7 +23,15 @@ pub(super) fn options(arguments: &RunArguments) -> anyhow::Result<BenchOptions> 
         (_, true) => BenchOptions::full(subject, text),
         _ => BenchOptions::new(subject, text),
     };
-    options.engines.clone_from(&arguments.engines);
+    for (id, url) in SERVERS.into_iter().zip(&arguments.urls) {
+        options.servers.push(Arc::new(RemoteServer::new(id, url, options.clock.clone())?));
+    }
+    options.engines = match (&arguments.engines, arguments.urls.len()) {
+        (None, 1) => Some(["auto", SERVERS[0]].map(str::to_owned)),
+        (None, 2) => Some(SERVERS.map(str::to_owned)),
+        (_, 3..) => return Err("two arms have two --url at most".to_owned()),
+        (engines, _) => engines.clone(),
+    };
     // An A/A run is its own noise floor.
     if arguments.other.is_none() && arguments.engines.as_ref().is_some_and(|[a, b]| a == b) {
         options.n_aa_blocks = 0;
@@ -94,6 +106,16 @@ mod tests {
         for words in ["gguf", "gguf,", ",mlx", "a,b,c"] {
             assert!(parse(&format!("m.gguf --engines {words}")).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn a_server_is_an_arm_beside_the_model_s_own_engine() {
+        let options = |words| options(&parse(words).unwrap().run.expect("a run"));
+        let one = options("m.gguf --url http://127.0.0.1:1").unwrap();
+        assert_eq!(one.engines, Some(["auto".to_owned(), "http".to_owned()]));
+        let two = options("m.gguf --url http://127.0.0.1:1 --url http://127.0.0.1:2/v1").unwrap();
+        assert_eq!(two.servers.iter().map(|server| server.id()).collect::<Vec<_>>(), SERVERS);
+        assert!(options("m.gguf --url ftp://x").unwrap_err().contains("http://"));
     }
 
     #[test]

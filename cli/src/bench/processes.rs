@@ -79,6 +79,9 @@ fn child_arguments(
             line.push(name.into());
         }
     }
+    for url in &arguments.urls {
+        line.extend(["--url".into(), url.into()]);
+    }
     if let Some(text) = &arguments.text {
         line.extend(["--text".into(), text.clone().into()]);
     }
