@@ -5,6 +5,10 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use duet_server::params::probe::{Tokens, basic, comparable};
+use duet_server::params::{self, Endpoint};
+use serde_json::{Value, json};
+
 const DUET: &str = env!("CARGO_BIN_EXE_duet");
 
 fn root() -> PathBuf {
@@ -135,6 +139,49 @@ fn the_openai_packages_work_on_both_engines() {
         assert!(output.status.success(), "{said}");
     }
     assert_eq!(server.terminate(), Some(0));
+}
+
+/// The body of an answer.
+fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |parts| parts.1)
+}
+
+/// What rows of the table of parameters stand for in this model.
+fn tokens_of(server: &Server, model: &str) -> Tokens {
+    let info = server.ask("GET", &format!("/tokenizer_info?model={model}"), "");
+    let info: Value = serde_json::from_str(body_of(&info)).expect("JSON");
+    let body = json!({"model": model, "content": "c"}).to_string();
+    let c: Value = serde_json::from_str(body_of(&server.ask("POST", "/tokenize", &body))).expect("JSON");
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).expect("a token id");
+    Tokens { eos: id(&info["eos_token_id"]), c: id(&c["tokens"][0]) }
+}
+
+#[test]
+#[ignore = "minutes; `make verify` runs it"]
+fn every_parameter_has_an_effect_on_both_engines_or_is_refused_by_name() {
+    let Some(file) = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let config = config(temporary.path(), &[("smol-gguf", &file, "gguf"), ("smol-mlx", &file, "mlx")]);
+    let server = Server::start(&["--config", &config]);
+    let mut wrong = Vec::new();
+    for model in ["smol-gguf", "smol-mlx"] {
+        let tokens = tokens_of(&server, model);
+        for endpoint in [Endpoint::Chat, Endpoint::Text] {
+            let basic = basic(endpoint, model).expect("it generates");
+            for row in params::of(endpoint) {
+                let Some((without, with)) = row.bodies(&basic, tokens) else { continue };
+                let base = server.ask("POST", endpoint.path(), &without.to_string());
+                let answer = server.ask("POST", endpoint.path(), &with.to_string());
+                let refused = answer.starts_with("HTTP/1.1 400") && body_of(&answer).contains(row.name);
+                let differs = comparable(body_of(&base)) != comparable(body_of(&answer));
+                let seen = base.starts_with("HTTP/1.1 200") && answer.starts_with("HTTP/1.1 200") && differs;
+                if !refused && !seen {
+                    wrong.push(format!("{model} {} {}: {with}: {answer}", endpoint.path(), row.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A stream of so many tokens that has begun; more is read from it.
