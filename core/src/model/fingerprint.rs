@@ -32,7 +32,7 @@ pub(crate) fn sample(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
     for index in 0..N_SAMPLES {
         part.clear();
         let last = len.saturating_sub(SAMPLE_BYTES);
-        file.seek(SeekFrom::Start(last / (N_SAMPLES - 1) * index))?;
+        file.seek(SeekFrom::Start(last * index / (N_SAMPLES - 1)))?;
         file.by_ref().take(SAMPLE_BYTES).read_to_end(&mut part)?;
         hash.update(&part);
     }
