@@ -15,6 +15,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::models::ModelTable;
+use crate::wire::responses::store::ResponseStore;
 use crate::{envelope, routes};
 
 /// The state of a server.
@@ -23,6 +24,8 @@ pub(crate) struct App {
     pub(crate) models: Arc<ModelTable>,
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
+    /// What `/v1/responses` has answered.
+    pub(crate) responses: Arc<ResponseStore>,
 }
 
 /// All routes. `bound`: where the server listens; without it (tests) as if on loopback.
@@ -45,6 +48,12 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/models/{*id}", get(routes::models::one)),
         ("/v1/chat/completions", post(routes::completions::chat)),
         ("/v1/completions", post(routes::completions::text)),
+        ("/v1/messages", post(routes::messages::create)),
+        ("/v1/messages/count_tokens", post(routes::messages::count)),
+        ("/v1/responses", post(routes::responses::create)),
+        ("/v1/responses/{id}", get(routes::responses::fetch).delete(routes::responses::delete)),
+        ("/v1/responses/{id}/input_items", get(routes::responses::input_items)),
+        ("/v1/responses/{id}/cancel", post(routes::responses::cancel)),
         ("/tokenize", post(routes::tokens::tokenize)),
         ("/detokenize", post(routes::tokens::detokenize)),
         ("/apply-template", post(routes::tokens::apply_template)),

@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::listen::{Tls, listen};
 use crate::metrics::Metrics;
 use crate::models::{MemorySource, ModelTable, Phase, system_memory};
+use crate::wire::responses::store::{Bounds, ResponseStore};
 
 /// For connections to be closed after their requests have been cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -67,7 +68,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let drain = Drain::new(config.http.max_requests);
         let models = ModelTable::new(config.models, config.cache, registry, memory, metrics.clone())?;
-        Ok(Self(Arc::new(App { http: config.http, models, drain, metrics })))
+        let responses = Arc::new(ResponseStore::new(Bounds::USUAL));
+        Ok(Self(Arc::new(App { http: config.http, models, drain, metrics, responses })))
     }
 
     /// Reads the headers of all models. [`Server::serve`] does it by itself, beside its first requests.

@@ -57,7 +57,7 @@ fn operation(route: &Route) -> Value {
         });
     }
     let mut parameters = Vec::new();
-    if route.path.contains("{*id}") {
+    if route.path.contains("{*id}") || route.path.contains("{id}") {
         parameters.push(json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}));
     }
     if route.path == "/tokenizer_info" {

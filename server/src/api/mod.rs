@@ -83,6 +83,23 @@ pub(crate) const MODEL_ERRORS: &[ErrorCode] = &[
     ErrorCode::UnsupportedArchitecture,
 ];
 
+/// The same, and a conversation that is gone.
+const RESPONSE_ERRORS: &[ErrorCode] = &[
+    ErrorCode::NotFound,
+    ErrorCode::ContextLengthExceeded,
+    ErrorCode::ModelNotFound,
+    ErrorCode::QueueFull,
+    ErrorCode::ModelLoading,
+    ErrorCode::InsufficientMemory,
+    ErrorCode::EngineCrashed,
+    ErrorCode::ShuttingDown,
+    ErrorCode::DeadlineExceeded,
+    ErrorCode::ModelLoadFailed,
+    ErrorCode::EngineNotCompiled,
+    ErrorCode::UnsupportedArchitecture,
+];
+const STORED: &str = "/v1/responses/{id}";
+
 /// All of them.
 pub(crate) const ROUTES: &[Route] = &[
     post(
@@ -97,6 +114,47 @@ pub(crate) const ROUTES: &[Route] = &[
         MODEL_ERRORS,
         "The continuation of a text",
     ),
+    post(
+        Endpoint::Messages,
+        Body::JsonOrEvents("AnthropicMessage", "AnthropicEvent"),
+        MODEL_ERRORS,
+        "The next message, in Anthropic's words",
+    ),
+    post(Endpoint::CountTokens, Body::Json("TokenCount"), MODEL_ERRORS, "How many tokens a prompt has"),
+    post(
+        Endpoint::Responses,
+        Body::JsonOrEvents("Response", "ResponseEvent"),
+        RESPONSE_ERRORS,
+        "The next items of a conversation",
+    ),
+    get(
+        STORED,
+        Some(Scope::Infer),
+        Body::Json("Response"),
+        &[ErrorCode::NotFound],
+        "A response that was kept",
+    ),
+    Route {
+        method: "delete",
+        ..get(STORED, Some(Scope::Infer), Body::Json("Deleted"), &[ErrorCode::NotFound], "Forgets it")
+    },
+    get(
+        "/v1/responses/{id}/input_items",
+        Some(Scope::Infer),
+        Body::Json("ItemList"),
+        &[ErrorCode::NotFound],
+        "What it was asked",
+    ),
+    Route {
+        method: "post",
+        ..get(
+            "/v1/responses/{id}/cancel",
+            Some(Scope::Infer),
+            Body::Json("Response"),
+            &[ErrorCode::NotFound, ErrorCode::InvalidValue],
+            "Refused: only responses in the background could be cancelled",
+        )
+    },
     get(
         "/v1/models",
         Some(Scope::Infer),

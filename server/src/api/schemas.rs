@@ -12,6 +12,21 @@ pub(super) fn components() -> Value {
         "OpenApi": {"type": "object"},
         "Usage": usage(),
         "Timings": {"type": "object", "additionalProperties": {"type": ["number", "string"]}},
+        "AnthropicMessage": object(json!({
+            "id": {"type": "string"}, "type": {"const": "message"}, "role": {"const": "assistant"},
+            "model": {"type": "string"}, "content": {"type": "array", "items": {"type": "object"}},
+            "stop_reason": {"type": "string"}, "stop_sequence": {"type": ["string", "null"]}, "usage": {"type": "object"},
+        })),
+        "AnthropicEvent": object(json!({"type": {"type": "string"}})),
+        "TokenCount": object(json!({"input_tokens": {"type": "integer"}})),
+        "Response": object(json!({
+            "id": {"type": "string"}, "object": {"const": "response"}, "created_at": {"type": "integer"},
+            "status": {"type": "string"}, "model": {"type": "string"}, "usage": {"type": ["object", "null"]},
+            "output": {"type": "array", "items": {"type": "object"}},
+        })),
+        "ResponseEvent": object(json!({"type": {"type": "string"}, "sequence_number": {"type": "integer"}})),
+        "Deleted": object(json!({"id": {"type": "string"}, "deleted": {"type": "boolean"}})),
+        "ItemList": object(json!({"object": {"const": "list"}, "data": {"type": "array", "items": {"type": "object"}}})),
         "Tokenized": object(json!({
             "tokens": {"type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/TokenId"}, {
                 "type": "object", "required": ["id", "piece"],

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::error::ApiError;
 use crate::generate::job::{Form, Kind};
 use crate::generate::spoken::{Said, Spoken};
+use crate::generate::stream::AnswerWriter;
 use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
 use crate::wire::openai::response::{StopReason, Tally};
 
@@ -53,35 +54,6 @@ impl ChunkWriter {
         let new = |_| Written { begun: false, n_chars: 0, spoken: Spoken::new(&form.parse) };
         let choices = (0..form.n_choices()).map(new).collect();
         Self { form, head, tail, choices, n_ended: 0, tally: Tally::default() }
-    }
-
-    /// The counts so far.
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    pub(crate) fn event(&mut self, index: usize, event: &GenerationEvent, out: &mut BytesMut) {
-        // Together with the first token and not before: load generators take the first frame for the first token.
-        if !self.choices[index].begun {
-            self.choices[index].begun = true;
-            self.begin(index, out);
-        }
-        match event {
-            GenerationEvent::Token(token) => self.token(index, token, out),
-            GenerationEvent::Finished(finished) => self.finished(index, finished, out),
-        }
-    }
-
-    /// The usage chunk, if wanted, and the end mark.
-    pub(crate) fn end(&mut self, out: &mut BytesMut) {
-        if self.form.include_usage {
-            out.put_slice(&self.head);
-            out.put_slice(b"],\"usage\":");
-            json(&mut out.writer(), &self.tally.usage());
-            self.timings(out);
-            out.put_slice(b"}\n\n");
-        }
-        out.put_slice(b"data: [DONE]\n\n");
     }
 
     /// The last event of a stream that failed; no end mark follows.
@@ -237,6 +209,41 @@ impl ChunkWriter {
     fn timings(&self, out: &mut BytesMut) {
         out.put_slice(b",\"timings\":");
         json(&mut out.writer(), &self.tally.timings(&self.form.resident));
+    }
+}
+
+impl AnswerWriter for ChunkWriter {
+    /// The counts so far.
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn event(&mut self, index: usize, event: &GenerationEvent, out: &mut BytesMut) {
+        // Together with the first token and not before: load generators take the first frame for the first token.
+        if !self.choices[index].begun {
+            self.choices[index].begun = true;
+            self.begin(index, out);
+        }
+        match event {
+            GenerationEvent::Token(token) => self.token(index, token, out),
+            GenerationEvent::Finished(finished) => self.finished(index, finished, out),
+        }
+    }
+
+    /// The usage chunk, if wanted, and the end mark.
+    fn end(&mut self, out: &mut BytesMut) {
+        if self.form.include_usage {
+            out.put_slice(&self.head);
+            out.put_slice(b"],\"usage\":");
+            json(&mut out.writer(), &self.tally.usage());
+            self.timings(out);
+            out.put_slice(b"}\n\n");
+        }
+        out.put_slice(b"data: [DONE]\n\n");
+    }
+
+    fn fail(&mut self, error: &ApiError, out: &mut BytesMut) {
+        Self::error(error, out);
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use duet_core::constraint::Constraint;
 use duet_core::text::{ChatTemplate, TemplateError, TemplateInput, TokenId};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::generate::prepare::encode;
 use crate::models::Resident;
-use crate::reasoning::Tags;
+use crate::reasoning::{Start, Tags};
 use crate::tools::Family;
+use crate::tools::grammar::{calls, enforced};
 use crate::tools::parse::ParseOptions;
 use crate::tools::request::{Choice, ToolRequest};
 use crate::tools::shape::{Place, as_text};
@@ -25,6 +27,8 @@ pub(crate) struct Conversation {
     pub(crate) parse: ParseOptions,
     /// Control tokens that the reader of the answer has to see.
     pub(crate) shown_control: Arc<[TokenId]>,
+    /// If it has to call.
+    pub(crate) constraint: Option<Constraint>,
 }
 
 /// Renders and tokenizes.
@@ -52,10 +56,6 @@ pub(crate) fn conversation(
             ApiError::unsupported("tools", message)
         })?),
     };
-    if tools.is_some_and(|tools| tools.choice == Choice::Must) {
-        let message = "`tool_choice` that asks for a call is not supported by any engine of this server yet";
-        return Err(ApiError::unsupported("tool_choice", message));
-    }
     let mentions = |word: &str| template.source().is_some_and(|source| source.contains(word));
     let messages = for_template(messages, mentions("developer"), resident.speech.arguments_as_text)?;
     let kwargs = template_kwargs(options, mentions)?;
@@ -65,14 +65,31 @@ pub(crate) fn conversation(
         }
         Shown::AsText => render_as_text(template, &messages, tools, options, &kwargs),
     }?;
-    let parse = parse_options(resident, &text, family.zip(tools));
+    let (parse, constraint) = match family.zip(tools) {
+        Some((family, tools)) if tools.choice == Choice::Must => {
+            // The grammar decides the form, and with it who reads it.
+            let family = enforced(family);
+            let mut parse = parse_options(resident, &text, Some((family, tools)));
+            parse.harmony = family == Family::Harmony;
+            let thinking = parse.reasoning.filter(|(_, start)| *start == Start::Inside).map(|(tags, _)| tags);
+            let spec = calls(family, tools, resident.assets.tokenizer.as_ref(), thinking);
+            let constraint = resident.model.constraint(spec).map_err(|error| {
+                ApiError::invalid(
+                    "tools",
+                    format!("`tool_choice` cannot be enforced for these `tools`: {error}"),
+                )
+            })?;
+            (parse, Some(constraint))
+        }
+        offered => (parse_options(resident, &text, offered), None),
+    };
     let marks = match tools {
         Some(_) => &resident.speech.all_marks,
         None => &resident.speech.reasoning_marks,
     };
     // The template writes the special tokens itself: adding them here would give two.
     let ids = encode(resident.assets.tokenizer.as_ref(), &text, false, "messages")?;
-    Ok(Conversation { text, ids, parse, shown_control: marks.clone() })
+    Ok(Conversation { text, ids, parse, shown_control: marks.clone(), constraint })
 }
 
 fn input<'a>(
@@ -135,6 +152,11 @@ fn template_kwargs(
             _ => Ok(()),
         }
     };
+    if let Some(thinking) = options.wishes_thinking
+        && mentions("enable_thinking")
+    {
+        put("enable_thinking", Value::Bool(thinking), true)?;
+    }
     let effort = options.reasoning_effort.as_deref();
     // Templates with a switch and no degrees: any effort but none is on.
     let by_switch = !mentions("reasoning_effort") && mentions("enable_thinking");

@@ -7,6 +7,7 @@ use duet_core::text::{TokenId, Tokenizer};
 
 use crate::models::Resident;
 use crate::tools::parse::ParseOptions;
+use crate::wire::openai::chat::Voice;
 
 /// Which route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +62,23 @@ pub(crate) struct Form {
     pub(crate) logprobs: bool,
     pub(crate) return_token_ids: bool,
     pub(crate) include_usage: bool,
+    /// In whose words it is answered.
+    pub(crate) voice: Voice,
     /// How the model's text is read.
     pub(crate) parse: ParseOptions,
 }
 
 impl Form {
+    /// The answer's words, and its id in that API's manner.
+    pub(crate) fn answer_in(&mut self, voice: Voice) {
+        match &voice {
+            Voice::OpenAi => {}
+            Voice::Anthropic => self.id = format!("msg_{:032x}", rand::random::<u128>()),
+            Voice::Responses(ask) => self.id.clone_from(&ask.id),
+        }
+        self.voice = voice;
+    }
+
     pub(crate) fn n_choices(&self) -> usize {
         self.prompts.len() * self.n
     }

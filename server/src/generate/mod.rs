@@ -80,6 +80,7 @@ impl Call {
     async fn streamed(self) -> Result<Response, ApiError> {
         let Self { app, record, entry, active, work, n_body_bytes } = self;
         let noted = record.clone();
+        let voice = work.voice();
         let mut starting: Starting = Box::pin(async move {
             let Job { form, requests } = ready_job(&app, &record, &entry, work, n_body_bytes).await?;
             let mut choices = submit(&form.resident, requests, &record)?;
@@ -93,9 +94,9 @@ impl Call {
         });
         let body = tokio::select! {
             started = tokio::time::timeout(KEEP_ALIVE, &mut starting) => match started {
-                Ok(started) => StreamBody::begun(started?, noted.clone(), active),
+                Ok(started) => StreamBody::begun(started?, voice, noted.clone(), active),
                 // Clients and proxies want to see something by now.
-                Err(_) => StreamBody::waiting(starting, noted.clone(), active),
+                Err(_) => StreamBody::waiting(starting, voice, noted.clone(), active),
             },
             () = active.cut() => return Err(ApiError::shutting_down()),
         };
@@ -139,7 +140,7 @@ async fn ready_job(
     record.waited(began.elapsed());
     record.stage(Stage::Preparing);
     let for_model = ForModel { resident, request_id: record.id.clone(), deadline };
-    if n_body_bytes <= SHORT_BODY_BYTES && !work.params().sampling.has_dry() {
+    if n_body_bytes <= SHORT_BODY_BYTES && !work.params().sampling.has_dry() && !work.has_grammar() {
         prepare(work, for_model)
     } else {
         blocking(move || prepare(work, for_model)).await?

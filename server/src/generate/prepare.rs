@@ -12,7 +12,8 @@ use crate::generate::conversation::conversation;
 use crate::generate::job::{Form, Job, Kind, PromptInfo};
 use crate::models::Resident;
 use crate::tools::parse::ParseOptions;
-use crate::wire::openai::chat::ChatRequest;
+use crate::tools::request::Choice;
+use crate::wire::openai::chat::{ChatRequest, Voice};
 use crate::wire::openai::completion::{CompletionRequest, DEFAULT_MAX_TOKENS};
 use crate::wire::openai::params::Params;
 use crate::wire::openai::prompt::Prompt;
@@ -24,6 +25,22 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// In whose words it is answered.
+    pub(crate) fn voice(&self) -> Voice {
+        match self {
+            Work::Chat(request) => request.voice.clone(),
+            Work::Text(_) => Voice::OpenAi,
+        }
+    }
+
+    /// Whether a grammar has to be compiled for it.
+    pub(crate) fn has_grammar(&self) -> bool {
+        match self {
+            Work::Chat(request) => request.tools.as_ref().is_some_and(|tools| tools.choice == Choice::Must),
+            Work::Text(_) => false,
+        }
+    }
+
     pub(crate) fn params(&self) -> &Params {
         match self {
             Work::Chat(request) => &request.params,
@@ -48,12 +65,16 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
     let resident = &for_model.resident;
     match work {
         Work::Chat(request) => {
-            let ChatRequest { params, messages, logprobs, template, tools } = request;
+            let ChatRequest { params, messages, logprobs, template, tools, voice } = request;
             let talk = conversation(resident, messages, &template, tools.as_ref())?;
             let mut job = Preparation { kind: Kind::Chat, params, logprobs, for_model }
                 .job(vec![(talk.ids, None)], talk.parse)?;
+            job.form.answer_in(voice);
             for request in &mut job.requests {
                 request.shown_control = talk.shown_control.clone();
+                if talk.constraint.is_some() {
+                    request.constraint = talk.constraint.clone();
+                }
             }
             Ok(job)
         }
@@ -163,6 +184,7 @@ impl Preparation {
             logprobs: logprobs.is_some(),
             return_token_ids: params.return_token_ids,
             include_usage: params.include_usage,
+            voice: Voice::OpenAi,
             parse,
             resident,
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use bytes::BytesMut;
+use duet_core::event::GenerationEvent;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -20,6 +21,11 @@ use crate::generate::choices::{ChoiceEvent, Choices};
 use crate::generate::chunks::ChunkWriter;
 use crate::generate::job::Form;
 use crate::record::Record;
+use crate::wire::anthropic::stream::MessageWriter;
+use crate::wire::openai::chat::Voice;
+use crate::wire::openai::response::Tally;
+use crate::wire::responses::stream::ResponseWriter;
+use crate::wire::{anthropic, responses};
 
 /// Silence after which a comment is sent: proxies and clients give up on quiet connections.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -39,15 +45,53 @@ pub(crate) struct Started {
 /// Everything before the first event: loading, templating, queueing, prefill.
 pub(crate) type Starting = Pin<Box<dyn Future<Output = Result<Started, ApiError>> + Send>>;
 
-#[expect(clippy::large_enum_variant, reason = "the body is boxed as a whole")]
 enum State {
     Starting(Starting),
-    Running { choices: Choices, writer: ChunkWriter },
+    Running { choices: Choices, writer: Box<dyn AnswerWriter> },
     Ended,
+}
+
+/// Writes the events of one answer, in the words of one API.
+pub(crate) trait AnswerWriter: Send {
+    /// What an event of this choice says.
+    fn event(&mut self, index: usize, event: &GenerationEvent, out: &mut BytesMut);
+    /// After the last event.
+    fn end(&mut self, out: &mut BytesMut);
+    /// Instead of everything that would follow.
+    fn fail(&mut self, error: &ApiError, out: &mut BytesMut);
+    /// The counts so far.
+    fn tally(&self) -> &Tally;
+}
+
+impl Voice {
+    fn writer(&self, form: Arc<Form>) -> Box<dyn AnswerWriter> {
+        match self {
+            Self::OpenAi => Box::new(ChunkWriter::new(form)),
+            Self::Anthropic => Box::new(MessageWriter::new(form)),
+            Self::Responses(ask) => Box::new(ResponseWriter::new(form, ask.clone())),
+        }
+    }
+
+    /// A failure before anything was written.
+    fn fail(&self, error: &ApiError, out: &mut BytesMut) {
+        match self {
+            Self::OpenAi => ChunkWriter::error(error, out),
+            Self::Anthropic => anthropic::stream::fail(error, out),
+            Self::Responses(_) => responses::stream::fail(error, out),
+        }
+    }
+
+    fn keep_alive(&self) -> &'static [u8] {
+        match self {
+            Self::Anthropic => anthropic::stream::PING,
+            Self::OpenAi | Self::Responses(_) => COMMENT,
+        }
+    }
 }
 
 /// Server-sent events of one answer.
 pub(crate) struct StreamBody {
+    voice: Voice,
     state: State,
     buffer: BytesMut,
     keep_alive: Pin<Box<Sleep>>,
@@ -61,21 +105,22 @@ pub(crate) struct StreamBody {
 
 impl StreamBody {
     /// Of an answer that has begun.
-    pub(crate) fn begun(started: Started, record: Arc<Record>, active: Active) -> Self {
-        let mut body = Self::new(State::Ended, record, active);
+    pub(crate) fn begun(started: Started, voice: Voice, record: Arc<Record>, active: Active) -> Self {
+        let mut body = Self::new(State::Ended, voice, record, active);
         body.begin(started);
         body
     }
 
     /// Of an answer that is still being prepared.
-    pub(crate) fn waiting(starting: Starting, record: Arc<Record>, active: Active) -> Self {
-        Self::new(State::Starting(starting), record, active)
+    pub(crate) fn waiting(starting: Starting, voice: Voice, record: Arc<Record>, active: Active) -> Self {
+        Self::new(State::Starting(starting), voice, record, active)
     }
 
-    fn new(state: State, record: Arc<Record>, active: Active) -> Self {
+    fn new(state: State, voice: Voice, record: Arc<Record>, active: Active) -> Self {
         let now = Instant::now();
         record.streaming();
         Self {
+            voice,
             state,
             buffer: BytesMut::with_capacity(FIRST_BYTES),
             keep_alive: Box::pin(tokio::time::sleep_until(now + KEEP_ALIVE)),
@@ -90,7 +135,7 @@ impl StreamBody {
     fn begin(&mut self, started: Started) {
         let Started { form, choices, first } = started;
         self.record.prompt(&form.model, form.n_prompt_tokens());
-        let writer = ChunkWriter::new(form);
+        let writer = self.voice.writer(form);
         self.state = State::Running { choices, writer };
         self.event(Some(first));
     }
@@ -109,7 +154,10 @@ impl StreamBody {
     }
 
     fn fail(&mut self, error: &ApiError) {
-        ChunkWriter::error(error, &mut self.buffer);
+        match &mut self.state {
+            State::Running { writer, .. } => writer.fail(error, &mut self.buffer),
+            State::Starting(_) | State::Ended => self.voice.fail(error, &mut self.buffer),
+        }
         self.record.failed(error);
         self.state = State::Ended;
     }
@@ -173,7 +221,7 @@ impl HttpBody for StreamBody {
         while this.keep_alive.as_mut().poll(cx).is_ready() {
             let due = this.last_sent + KEEP_ALIVE;
             if due <= Instant::now() {
-                this.buffer.extend_from_slice(COMMENT);
+                this.buffer.extend_from_slice(this.voice.keep_alive());
                 this.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
                 return this.frame();
             }

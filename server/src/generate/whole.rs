@@ -1,6 +1,6 @@
 //! An answer in one piece: the fold of the same events that a stream writes.
 
-use duet_core::event::{Finished, GenerationEvent, TokenEvent};
+use duet_core::event::{FinishReason, Finished, GenerationEvent, TokenEvent};
 use duet_core::text::TokenId;
 use serde::Serialize;
 
@@ -8,6 +8,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::generate::choices::Choices;
 use crate::generate::job::{Form, Kind};
 use crate::generate::spoken::{Block, Spoken, fold};
+use crate::wire::anthropic;
+use crate::wire::openai::chat::Voice;
 use crate::wire::openai::logprobs::{ChatLogprobs, ChatToken, TextLogprobs};
 use crate::wire::openai::response::{Answer, AssistantMessage, ChatChoice, StopReason, Tally, TextChoice};
 
@@ -22,6 +24,7 @@ struct Growing<'a> {
     text_logprobs: TextLogprobs<'a>,
     ids: Vec<TokenId>,
     end: Option<End>,
+    reason: Option<FinishReason>,
 }
 
 impl<'a> Growing<'a> {
@@ -58,6 +61,7 @@ impl<'a> Growing<'a> {
             Kind::Text => self.text.push_str(&finished.text),
         }
         let reason = self.spoken.finish_reason(&finished.reason);
+        self.reason = Some(finished.reason.clone());
         self.end = Some((reason, StopReason::new(&finished.reason, &form.stop)));
     }
 }
@@ -85,6 +89,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         text_logprobs: TextLogprobs::new(),
         ids: Vec::new(),
         end: None,
+        reason: None,
     };
     let mut growing: Vec<Growing<'_>> = (0..form.n_choices()).map(new).collect();
     let mut tally = Tally::default();
@@ -100,6 +105,12 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         }
     }
     let body = match form.kind {
+        Kind::Chat if !matches!(form.voice, Voice::OpenAi) => {
+            let one = growing.pop().and_then(|growing| Some((growing.blocks, growing.reason?)));
+            let (blocks, reason) =
+                one.ok_or_else(|| ApiError::new(ErrorCode::EngineCrashed, "the engine stopped"))?;
+            foreign(form, blocks, &reason, &tally)
+        }
         Kind::Chat => {
             body(form, &tally, each(growing, |index, growing, end| chat(form, index, growing, end))?)
         }
@@ -108,6 +119,17 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         }
     };
     Ok((body, tally))
+}
+
+/// In another API's words.
+fn foreign(form: &Form, blocks: Vec<Block>, reason: &FinishReason, tally: &Tally) -> Vec<u8> {
+    match &form.voice {
+        Voice::Responses(ask) => ask.body(form, &blocks, reason, tally),
+        Voice::OpenAi | Voice::Anthropic => {
+            let calls = blocks.iter().any(|block| matches!(block, Block::Call { .. }));
+            anthropic::response::body(form, blocks, calls, reason, tally)
+        }
+    }
 }
 
 type End = (&'static str, Option<StopReason>);

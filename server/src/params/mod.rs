@@ -7,6 +7,7 @@
 mod check;
 mod docs;
 mod endpoints;
+mod foreign;
 mod kind;
 pub mod probe;
 mod refused;

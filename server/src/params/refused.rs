@@ -102,6 +102,26 @@ const REFUSED: &[(&str, AsksNothing, &str)] = &[
 /// The same for completions alone.
 const REFUSED_FOR_TEXT: &[(&str, AsksNothing, &str)] =
     &[("tools", empty, FOR_CHAT), ("tool_choice", word_none, FOR_CHAT)];
+/// The same for responses.
+const REFUSED_FOR_RESPONSES: &[(&str, AsksNothing, &str)] = &[
+    ("background", off, LATER),
+    ("conversation", never, "use `previous_response_id`"),
+    ("prompt", never, "there are no stored prompts"),
+    ("max_tool_calls", never, "this server runs no tools itself"),
+    ("truncation", disabled, "prompts are never shortened"),
+    ("top_logprobs", zero, LATER),
+    ("stream_options", no_options, LATER),
+];
+
+fn disabled(value: &Value) -> bool {
+    value.as_str() == Some("disabled")
+}
+
+/// Padding against listeners is switched off by clients that know it, and was never on.
+fn no_options(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| map.values().all(|value| value == &Value::Bool(false)))
+}
+
 const FOR_CHAT: &str = "completions have no tools, use `/v1/chat/completions`";
 
 const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
@@ -114,7 +134,10 @@ static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
         ..Parameter::new(name, ON, Group::Refused, ANYTHING, "off", why)
     };
     let for_text = |entry| Parameter { on: Endpoints::of(&[Endpoint::Text]), ..row(entry) };
-    REFUSED.iter().map(row).chain(REFUSED_FOR_TEXT.iter().map(for_text)).collect()
+    let for_responses = |entry| Parameter { on: Endpoints::of(&[Endpoint::Responses]), ..row(entry) };
+    let further =
+        REFUSED_FOR_TEXT.iter().map(for_text).chain(REFUSED_FOR_RESPONSES.iter().map(for_responses));
+    REFUSED.iter().map(row).chain(further).collect()
 });
 
 pub(super) fn rows() -> impl Iterator<Item = &'static Parameter> {

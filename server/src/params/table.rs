@@ -34,6 +34,7 @@ pub(super) const ROWS: &[&[Parameter]] = &[
     OUTPUT,
     structure::ROWS,
     super::tools::ROWS,
+    super::foreign::ROWS,
     TEMPLATE,
     SERVING,
     NO_EFFECT,

@@ -40,7 +40,7 @@ pub(crate) async fn text(
         .await
 }
 
-async fn answer(
+pub(super) async fn answer(
     app: Arc<App>,
     record: Arc<Record>,
     request: Request,

@@ -3,10 +3,12 @@
 mod body;
 pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod messages;
 pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod openapi;
 pub(crate) mod page;
+pub(crate) mod responses;
 pub(crate) mod tokens;
 
 use axum::Json;

@@ -1,5 +1,6 @@
 //! Tools: what a request offers, how families of models write calls, and how calls are read.
 
+pub(crate) mod grammar;
 pub(crate) mod parse;
 pub(crate) mod request;
 pub(crate) mod shape;

@@ -35,6 +35,15 @@ impl Fields {
         Ok(fields)
     }
 
+    /// A chat body that was made of another API's; checked as one that a client sends.
+    ///
+    /// # Errors
+    /// As [`Fields::of`].
+    pub(crate) fn translated(rest: Map<String, Value>) -> Result<Self, ApiError> {
+        params::check(Endpoint::Chat, &rest)?;
+        Ok(Self { rest, ignored: Vec::new(), endpoint: Some(Endpoint::Chat) })
+    }
+
     /// Parses a body. Nesting beyond 128 levels and names that stand twice are refused.
     ///
     /// # Errors

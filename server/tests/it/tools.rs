@@ -1,11 +1,10 @@
 //! Tools and reasoning on the chat route: what the template sees, what clients get back, what is refused.
 
-use duet_core::testing::{ByteTokenizer, FakeConfig, Reply};
-use duet_core::text::{Detokenizer, Tokenizer};
+use duet_core::testing::{FakeConfig, Reply};
 use serde_json::{Value, json};
 
 use crate::support::gguf::Header;
-use crate::support::{Running, World, assert_transcript};
+use crate::support::{TEMPLATE, TOOL_TEMPLATE, World, assert_transcript, prompt_text as prompt};
 
 const CALL: &str =
     "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Bonn\"}}\n</tool_call>";
@@ -23,14 +22,6 @@ fn body(more: Value) -> String {
         body[name] = value.clone();
     }
     body.to_string()
-}
-
-/// The text of the last prompt that the engine got.
-fn prompt(server: &Running) -> String {
-    let requests = server.backend.orders.requests.lock().expect("no panic");
-    let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(ByteTokenizer::default());
-    let mut detokenizer = Detokenizer::new(tokenizer).show_control(true);
-    requests.last().expect("a request").prompt.iter().map(|id| detokenizer.push(*id).to_owned()).collect()
 }
 
 #[tokio::test]
@@ -249,4 +240,34 @@ async fn allowed_tools_are_all_that_the_model_sees() {
     let answer = server.chat(&body(json!({"tools": [weather(), other], "tool_choice": allowed}))).await;
     assert_eq!(answer.status, 200);
     assert!(prompt(&server).contains("\"other\"") && !prompt(&server).contains("\"weather\""));
+}
+
+/// The engine draws noise: whatever comes out is the grammar's doing.
+#[tokio::test]
+async fn required_and_named_calls_are_enforced() {
+    let other = json!({"type": "function", "function": {"name": "other", "parameters": {
+        "type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false}}});
+    for template in [
+        TEMPLATE,
+        TOOL_TEMPLATE,
+        "{{ tools }}<|start_header_id|>",
+        "{{ tools }}[TOOL_CALLS]",
+        "{{ tools }}<arg_key>",
+    ] {
+        let header = Header { chat_template: Some(template), context_length: 8192, ..Header::default() };
+        let config = FakeConfig { reply: Reply::Hash, ..FakeConfig::default() };
+        let server = World::new().fake("m", header, config).start().await;
+        let named = json!({"type": "function", "function": {"name": "other"}});
+        for seed in 0..3 {
+            let asked = json!({"tools": [weather(), other], "tool_choice": named, "seed": seed, "parallel_tool_calls": false});
+            let choice = server.chat(&body(asked)).await.json()["choices"][0].take();
+            assert_eq!(choice["finish_reason"], "tool_calls", "{template}: {choice}");
+            assert_eq!(choice["message"]["content"], Value::Null, "{choice}");
+            let call = &choice["message"]["tool_calls"][0]["function"];
+            assert_eq!(call["name"], "other");
+            let arguments: Value =
+                serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+            assert!(arguments["on"].is_boolean(), "{call}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The body of `POST /v1/chat/completions`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -7,6 +9,7 @@ use crate::tools::request::{ToolRequest, take_tools};
 use crate::wire::fields::Fields;
 use crate::wire::openai::message::{Message, take_messages};
 use crate::wire::openai::params::Params;
+use crate::wire::responses::ask::Ask;
 
 /// A chat request, checked as far as it can be without a model.
 #[derive(Debug)]
@@ -18,6 +21,19 @@ pub(crate) struct ChatRequest {
     pub(crate) template: TemplateOptions,
     /// Functions that may be called.
     pub(crate) tools: Option<ToolRequest>,
+    /// Whose answer it gets.
+    pub(crate) voice: Voice,
+}
+
+/// In which API's words a chat is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Voice {
+    /// `/v1/chat/completions`, and completions.
+    OpenAi,
+    /// `/v1/messages`.
+    Anthropic,
+    /// `/v1/responses`.
+    Responses(Arc<Ask>),
 }
 
 /// What the request says to the chat template.
@@ -27,6 +43,8 @@ pub(crate) struct TemplateOptions {
     /// Given by its own name and not inside of `chat_template_kwargs`.
     pub(crate) enable_thinking: Option<bool>,
     pub(crate) reasoning_effort: Option<String>,
+    /// As `enable_thinking`, and nothing where the template does not know it.
+    pub(crate) wishes_thinking: Option<bool>,
     pub(crate) add_generation_prompt: bool,
     pub(crate) continue_final_message: bool,
 }
@@ -46,7 +64,17 @@ impl ChatRequest {
             logprobs: logprobs(fields)?,
             template: template(fields)?,
             tools,
+            voice: Voice::OpenAi,
         })
+    }
+
+    /// Of a body of another API that was put into chat's form.
+    ///
+    /// # Errors
+    /// As [`ChatRequest::take`].
+    pub(crate) fn translated(body: Map<String, Value>, voice: Voice) -> Result<Self, ApiError> {
+        let mut fields = Fields::translated(body)?;
+        Ok(Self { voice, ..Self::take(&mut fields)? })
     }
 }
 
@@ -72,6 +100,7 @@ pub(crate) fn template(fields: &mut Fields) -> Result<TemplateOptions, ApiError>
         kwargs: fields.take("chat_template_kwargs")?.unwrap_or_default(),
         enable_thinking: fields.take("enable_thinking")?,
         reasoning_effort: fields.take("reasoning_effort")?,
+        wishes_thinking: None,
         add_generation_prompt,
         continue_final_message,
     })

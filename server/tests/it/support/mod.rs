@@ -13,7 +13,7 @@ use axum::http::{Request, Response, StatusCode};
 use backend::TestBackend;
 use duet_core::registry::{Registry, TextAssets};
 use duet_core::testing::{ByteTokenizer, FakeConfig, Reply};
-use duet_core::text::ChatTemplate;
+use duet_core::text::{ChatTemplate, Detokenizer, Tokenizer};
 use duet_server::{Memory, RawConfig, RawModel, Server, ServerConfig};
 use gguf::Header;
 use http_body_util::BodyExt;
@@ -117,6 +117,14 @@ pub(crate) fn registry(backend: Arc<TestBackend>) -> Registry {
             Ok(TextAssets { tokenizer: Arc::new(ByteTokenizer::default()), template })
         }),
     )
+}
+
+/// The text of the last prompt that the engine got.
+pub(crate) fn prompt_text(server: &Running) -> String {
+    let requests = server.backend.orders.requests.lock().expect("no panic");
+    let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(ByteTokenizer::default());
+    let mut detokenizer = Detokenizer::new(tokenizer).show_control(true);
+    requests.last().expect("a request").prompt.iter().map(|id| detokenizer.push(*id).to_owned()).collect()
 }
 
 impl Running {
@@ -225,7 +233,7 @@ macro_rules! assert_transcript {
         insta::with_settings!({filters => vec![
             (r#""id":"(chatcmpl|cmpl)-[0-9a-f]{32}""#, r#""id":"$1-[id]""#),
             (r#""(call|toolu|msg|resp|rs|fc)_[0-9a-f]{24,32}""#, r#""${1}_[id]""#),
-            (r#""created":\d+"#, r#""created":[time]"#),
+            (r#""(created|created_at)":\d+"#, r#""$1":[time]"#),
             (r#""system_fingerprint":"fp_[0-9a-f]{12}""#, r#""system_fingerprint":"[fp]""#),
             (r#""(\w+_ms|\w+_per_second|batch_width)":[0-9.]+"#, r#""$1":[n]"#),
         ], prepend_module_to_snapshot => false, omit_expression => true}, {

@@ -1,0 +1,101 @@
+//! What a response has to say of its request, and where it is kept.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use duet_core::event::FinishReason;
+use serde_json::{Map, Value, json};
+
+use super::items;
+use super::store::{ResponseStore, Stored};
+use crate::error::ApiError;
+use crate::generate::job::Form;
+use crate::generate::spoken::Block;
+use crate::wire::openai::response::Tally;
+
+/// One request to `/v1/responses`, for those who write its answer.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) id: String,
+    /// Fields of the request that the response repeats.
+    pub(crate) repeated: Map<String, Value>,
+    /// What was asked, as items.
+    pub(crate) input: Value,
+    /// The conversation in chat's form, without instructions.
+    pub(crate) messages: Vec<Value>,
+    /// If it is to be kept.
+    pub(crate) store: Option<Arc<ResponseStore>>,
+}
+
+impl Ask {
+    /// The response object in this state.
+    pub(crate) fn response(&self, form: &Form, status: &str, output: Vec<Value>) -> Value {
+        let mut body = json!({
+            "id": self.id, "object": "response", "created_at": form.created, "status": status, "background": false,
+            "error": null, "incomplete_details": null, "model": form.model, "output": output, "usage": null,
+        });
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.repeated.clone());
+        }
+        body
+    }
+
+    /// The response when the model has ended; it is kept if it shall be.
+    pub(crate) fn ended(
+        &self,
+        form: &Form,
+        output: Vec<Value>,
+        reason: &FinishReason,
+        tally: &Tally,
+    ) -> Value {
+        let (status, details) = match reason {
+            FinishReason::Stop(_) => ("completed", Value::Null),
+            FinishReason::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
+        };
+        let mut body = self.response(form, status, output);
+        let usage = tally.usage();
+        body["incomplete_details"] = details;
+        body["usage"] = json!({
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": usage.prompt_tokens_details.cached_tokens},
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": usage.completion_tokens_details.reasoning_tokens},
+            "total_tokens": usage.total_tokens,
+        });
+        if let Ok(timings) = serde_json::to_value(tally.timings(&form.resident)) {
+            body["timings"] = timings;
+        }
+        self.keep(&body);
+        body
+    }
+
+    fn keep(&self, body: &Value) {
+        let Some(store) = &self.store else { return };
+        let mut messages = self.messages.clone();
+        for item in body["output"].as_array().into_iter().flatten() {
+            // Items of our own making have all that they need.
+            let _ = items::push(&mut messages, item, "output");
+        }
+        let stored = Stored { body: body.clone(), input: self.input.clone(), messages };
+        store.put(&self.id, stored, Instant::now());
+    }
+
+    /// The response when something failed.
+    pub(crate) fn failed(&self, form: &Form, output: Vec<Value>, error: &ApiError) -> Value {
+        let mut body = self.response(form, "failed", output);
+        body["error"] = json!({"code": error.code.as_str(), "message": error.message});
+        body
+    }
+
+    /// A whole answer.
+    pub(crate) fn body(
+        &self,
+        form: &Form,
+        blocks: &[Block],
+        reason: &FinishReason,
+        tally: &Tally,
+    ) -> Vec<u8> {
+        let status = if *reason == FinishReason::Length { "incomplete" } else { "completed" };
+        self.ended(form, items::output(blocks, status), reason, tally).to_string().into_bytes()
+    }
+}

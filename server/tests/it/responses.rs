@@ -1,0 +1,115 @@
+//! OpenAI's Responses over the fake engine.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Running, World, assert_transcript, prompt_text};
+
+const PATH: &str = "/v1/responses";
+const CALL: &str = "<think>\nHm.\n</think>\n\nOk.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+
+async fn send(server: &Running, more: Value) -> Answer {
+    let mut body = json!({"model": "m", "input": "Hi", "tools": [{"type": "function", "name": "weather",
+        "parameters": {"type": "object"}}]});
+    for (name, value) in more.as_object().expect("fields") {
+        body[name] = value.clone();
+    }
+    server.post(PATH, &body.to_string()).await
+}
+
+#[tokio::test]
+async fn a_response_whole() {
+    let server = World::with_tools(CALL).start().await;
+    let answer = send(&server, json!({})).await;
+    assert_transcript!("response_whole", answer.text());
+}
+
+#[tokio::test]
+async fn a_response_streamed() {
+    let server = World::with_tools(CALL).start().await;
+    let answer = send(&server, json!({"stream": true})).await;
+    assert_transcript!("response_stream", answer.text());
+    let numbers = answer.text().matches("\"sequence_number\":").count();
+    assert!(
+        answer.text().contains(&format!("\"sequence_number\":{}}}", numbers - 1)),
+        "they rise without a gap"
+    );
+}
+
+#[tokio::test]
+async fn a_response_becomes_a_chat() {
+    let server = World::with_tools("ok").start().await;
+    let input = json!([
+        {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "See"}]},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{\"a\": 1}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+    ]);
+    let answer = send(
+        &server,
+        json!({"input": input, "instructions": "S", "max_output_tokens": 1, "temperature": 0.5,
+        "top_p": 0.9, "parallel_tool_calls": false, "reasoning": {"effort": "none"}, "metadata": {"a": "b"},
+        "tool_choice": "auto", "text": {"format": {"type": "text"}}}),
+    )
+    .await
+    .json();
+    assert_eq!(
+        (&answer["status"], &answer["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
+    assert_eq!((&answer["metadata"], &answer["temperature"]), (&json!({"a": "b"}), &json!(0.5)));
+    assert!(prompt_text(&server).ends_with(
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nSee\
+         <tool_call>weather {\"a\": 1}</tool_call><|im_end|>\n<|im_start|>tool\nrain<|im_end|>\n\
+         <|im_start|>assistant\n<think>\n\n</think>\n\n"
+    ));
+}
+
+#[tokio::test]
+async fn responses_are_kept_continued_and_deleted() {
+    let server = World::with_tools("ok").start().await;
+    let first = send(&server, json!({"instructions": "S"})).await.json();
+    let id = first["id"].as_str().expect("an id").to_owned();
+    assert_eq!(server.get(&format!("{PATH}/{id}")).await.json(), first);
+    let second =
+        send(&server, json!({"previous_response_id": id, "input": "More", "store": false})).await.json();
+    assert!(prompt_text(&server).ends_with(
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nok<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
+    ));
+    assert!(!prompt_text(&server).contains("system\nS"), "instructions hold once");
+    let unkept = second["id"].as_str().expect("an id");
+    assert_eq!(server.get(&format!("{PATH}/{unkept}")).await.status, 404);
+    assert_eq!(server.post(&format!("{PATH}/{id}/cancel"), "").await.status, 400);
+    let delete = |id: &str| {
+        axum::http::Request::delete(format!("{PATH}/{id}"))
+            .body(axum::body::Body::empty())
+            .expect("a request")
+    };
+    assert_eq!(server.call(delete(&id)).await.json()["deleted"], true);
+    assert_eq!(server.call(delete(&id)).await.status, 404);
+    let gone = send(&server, json!({"previous_response_id": id})).await;
+    assert_eq!(gone.error(), (404, "not_found".into(), Some("previous_response_id".into())));
+}
+
+#[tokio::test]
+async fn malformed_responses() {
+    let server = World::with_tools("ok").start().await;
+    let item = |item: Value| json!({"input": [item]});
+    for (more, param) in [
+        (json!({"input": null}), "input"),
+        (json!({"input": []}), "input"),
+        (item(json!({"type": "item_reference", "id": "x"})), "input[0].type"),
+        (item(json!({"role": "user"})), "input[0].content"),
+        (item(json!({"role": "robot", "content": ""})), "input[0].role"),
+        (item(json!({"role": "user", "content": [{"type": "input_image"}]})), "input[0].content[0]"),
+        (item(json!({"type": "function_call", "name": "f"})), "input[0].call_id"),
+        (item(json!({"type": "function_call_output", "call_id": "f"})), "input[0].output"),
+        (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (json!({"background": true}), "background"),
+        (json!({"truncation": "auto"}), "truncation"),
+        (json!({"temperature": 3}), "temperature"),
+    ] {
+        let (status, _, found) = send(&server, more.clone()).await.error();
+        assert_eq!((status, found.as_deref()), (400, Some(param)), "{more}");
+    }
+}
