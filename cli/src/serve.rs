@@ -62,6 +62,9 @@ pub(crate) struct ServeArguments {
     /// Evaluate every prompt of MODEL as a whole
     #[arg(long, requires = "model")]
     no_prefix_cache: bool,
+    /// A script of what models say instead of what they would, for tests of clients: one {"says": "…"} per line
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
 }
 
 pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
@@ -73,6 +76,7 @@ pub(crate) async fn serve(arguments: ServeArguments) -> anyhow::Result<u8> {
     flags.server.api_keys_file = file(&arguments.api_keys_file)?.map(Into::into);
     flags.server.tls_cert = file(&arguments.tls_cert)?.map(Into::into);
     flags.server.tls_key = file(&arguments.tls_key)?.map(Into::into);
+    flags.server.replay = file(&arguments.replay)?.map(Into::into);
     flags.cache.ram_bytes = arguments.cache_ram;
     flags.cache.disk_dir = arguments.cache_dir.as_deref().map(absolute).transpose()?.map(Into::into);
     flags.cache.disk_bytes = arguments.cache_disk;

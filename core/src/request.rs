@@ -65,6 +65,10 @@ pub struct GenerateRequest {
     /// Control tokens that appear in the output's text in their written form (marks of tool calls and the like); all
     /// others are left out.
     pub shown_control: Arc<[TokenId]>,
+    /// The output, whatever the logits say: these tokens one after another, then the model's end-of-generation token. For
+    /// tests of clients: the model is evaluated, cached and streamed as ever, only the draw is replaced, and with it all
+    /// that [`GenerateRequest::sampling`] says. A constraint holds all the same: a token that it forbids is an error.
+    pub script: Option<Arc<[TokenId]>>,
 }
 
 impl GenerateRequest {
@@ -87,6 +91,7 @@ impl GenerateRequest {
             use_prefix_cache: true,
             constraint: None,
             shown_control: Arc::default(),
+            script: None,
         }
     }
 }

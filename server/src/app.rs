@@ -15,6 +15,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::models::ModelTable;
+use crate::replay::Replay;
 use crate::wire::responses::store::ResponseStore;
 use crate::{envelope, routes};
 
@@ -26,6 +27,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// What `/v1/responses` has answered.
     pub(crate) responses: Arc<ResponseStore>,
+    /// Says what models say, in tests of clients.
+    pub(crate) replay: Option<Arc<Replay>>,
 }
 
 /// All routes. `bound`: where the server listens; without it (tests) as if on loopback.

@@ -20,6 +20,7 @@ mod near;
 pub mod params;
 mod reasoning;
 mod record;
+mod replay;
 mod routes;
 mod serve;
 mod tools;
@@ -32,4 +33,5 @@ pub use config::{
 };
 pub use error::{ApiError, ErrorCode};
 pub use models::{Memory, MemorySource, system_memory};
+pub use replay::ReplayScript;
 pub use serve::{ModelSummary, Server, serve};

@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::listen::{Tls, listen};
 use crate::metrics::Metrics;
 use crate::models::{MemorySource, ModelTable, Phase, system_memory};
+use crate::replay::Replay;
 use crate::wire::responses::store::{Bounds, ResponseStore};
 
 /// For connections to be closed after their requests have been cut.
@@ -69,7 +70,11 @@ impl Server {
         let drain = Drain::new(config.http.max_requests);
         let models = ModelTable::new(config.models, config.cache, registry, memory, metrics.clone())?;
         let responses = Arc::new(ResponseStore::new(Bounds::USUAL));
-        Ok(Self(Arc::new(App { http: config.http, models, drain, metrics, responses })))
+        let replay = config.replay.map(|script| {
+            tracing::warn!("answers come from a replay script, not from the models");
+            Arc::new(Replay::new(script))
+        });
+        Ok(Self(Arc::new(App { http: config.http, models, drain, metrics, responses, replay })))
     }
 
     /// Reads the headers of all models. [`Server::serve`] does it by itself, beside its first requests.

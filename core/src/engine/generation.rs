@@ -285,13 +285,24 @@ impl Generation {
             }
         };
         let is_masked = mask.is_some();
-        let id = match self.sampler.sample_without(logits, banned, mask) {
-            Ok(id) => id,
-            Err(SampleError::NothingAllowed) if may_end => return Ok(Drawn::End(WHOLE)),
-            Err(SampleError::NothingAllowed) if is_masked => {
-                return Err(cannot_go_on("no token of the model goes on with it"));
+        let id = match &self.submission.request.script {
+            Some(script) => {
+                let at = self.tokens.len() - self.n_prompt as usize;
+                match script.get(at).or_else(|| self.tokenizer.end_of_generation().first()) {
+                    Some(&id) if mask.is_none_or(|mask| mask.allows(id)) => id,
+                    _ if may_end && at >= script.len() => return Ok(Drawn::End(WHOLE)),
+                    Some(_) => return Err(cannot_go_on("the script leaves it")),
+                    None => return Ok(Drawn::End(WHOLE)),
+                }
             }
-            Err(error) => return Err(BackendError::engine("sampling", error)),
+            None => match self.sampler.sample_without(logits, banned, mask) {
+                Ok(id) => id,
+                Err(SampleError::NothingAllowed) if may_end => return Ok(Drawn::End(WHOLE)),
+                Err(SampleError::NothingAllowed) if is_masked => {
+                    return Err(cannot_go_on("no token of the model goes on with it"));
+                }
+                Err(error) => return Err(BackendError::engine("sampling", error)),
+            },
         };
         let asked = self.submission.request.logprobs;
         Ok(Drawn::Token(id, asked.map(|asked| Box::new(logprobs(logits, id, asked.n_top as usize)))))
@@ -437,6 +448,7 @@ fn stop_ids(request: &GenerateRequest, tokenizer: &dyn Tokenizer) -> Vec<TokenId
 fn device_sampling(request: &GenerateRequest, capabilities: &Capabilities) -> Option<DeviceSampling> {
     let params = &request.sampling;
     if request.constraint.is_some()
+        || request.script.is_some()
         || request.logprobs.is_some()
         || request.prompt_logprobs.is_some()
         || request.min_tokens > 0

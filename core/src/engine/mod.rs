@@ -255,6 +255,10 @@ impl Engine {
             let message = format!("token id {id} is outside the vocabulary of {n_vocab}");
             return Err(BackendError::invalid("prompt", message));
         }
+        if let Some(id) = request.script.iter().flat_map(|ids| ids.iter()).find(|id| **id >= n_vocab) {
+            let message = format!("token id {id} of the script is outside the vocabulary of {n_vocab}");
+            return Err(BackendError::invalid("script", message));
+        }
         request
             .sampling
             .validate(n_vocab)

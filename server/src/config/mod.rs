@@ -13,6 +13,7 @@ mod size;
 mod tests;
 mod validate;
 
+use crate::replay::ReplayScript;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct ServerConfig {
     pub cache: CacheConfig,
     /// What it serves, in order of name.
     pub models: Vec<ModelConfig>,
+    /// What the models say instead of what they would, for tests of clients.
+    pub replay: Option<ReplayScript>,
 }
 
 /// What a request may bring, and from where.

@@ -62,6 +62,8 @@ pub struct RawServer {
     pub write_timeout_s: Option<f64>,
     /// Connections at once; more wait.
     pub max_connections: Option<u64>,
+    /// A file of what models say instead of what they would, for tests of clients.
+    pub replay: Option<RelativePathBuf>,
 }
 
 /// The `[cache]` table: prefixes that had to leave an engine's KV cache.

@@ -95,7 +95,7 @@ fn unknown_keys_name_file_key_and_a_near_match() {
     check_refused(
         "[server]\nprot = 1\n",
         "duet.toml: server.prot: unknown key; known here: host, port, max_body_bytes, max_queue, max_requests, \
-         request_timeout_s, body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields, api_keys_file, tls_cert, tls_key, header_timeout_s, write_timeout_s, max_connections; did you mean `port`?",
+         request_timeout_s, body_timeout_s, shutdown_timeout_s, allowed_hosts, allowed_origins, unknown_fields, api_keys_file, tls_cert, tls_key, header_timeout_s, write_timeout_s, max_connections, replay; did you mean `port`?",
     );
     check_refused(
         "[sever]\n",
@@ -255,6 +255,10 @@ fn what_is_wrong_with_the_cache_names_file_and_key() {
     check_refused(
         "[models.a]\npath = \"a\"\nprefix_cache = \"no\"\n",
         "duet.toml: models.a.prefix_cache: expected a boolean, found string \"no\"",
+    );
+    check_refused(
+        "[server]\nreplay = \"none.jsonl\"\n",
+        "duet.toml: server.replay: none.jsonl: No such file or directory (os error 2)",
     );
     for table in ["cache", "server", "models"] {
         check_refused(

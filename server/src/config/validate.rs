@@ -14,6 +14,7 @@ use super::{
 };
 use crate::near::nearest;
 use crate::reasoning::Tags;
+use crate::replay::ReplayScript;
 use crate::tools::Family;
 
 const DEFAULT_MAX_QUEUE: u64 = 64;
@@ -48,8 +49,17 @@ impl ServerConfig {
             .map(|(name, model)| check_model(name, model, max_queue))
             .collect::<Result<_, _>>()?;
         distinct_names(&models)?;
-        Ok(Self { http: check_http(&raw.server)?, cache: check_cache(&raw.cache)?, models })
+        let replay = check_replay(&raw.server)?;
+        Ok(Self { http: check_http(&raw.server)?, cache: check_cache(&raw.cache)?, models, replay })
     }
+}
+
+fn check_replay(raw: &RawServer) -> Result<Option<ReplayScript>, ConfigError> {
+    let Some(file) = &raw.replay else { return Ok(None) };
+    let path = file.relative();
+    let wrong = |message: String| ConfigError::new("server.replay", format!("{}: {message}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    ReplayScript::parse(&text).map(Some).map_err(wrong)
 }
 
 fn check_http(raw: &RawServer) -> Result<HttpConfig, ConfigError> {

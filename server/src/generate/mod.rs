@@ -139,7 +139,8 @@ async fn ready_job(
     };
     record.waited(began.elapsed());
     record.stage(Stage::Preparing);
-    let for_model = ForModel { resident, request_id: record.id.clone(), deadline };
+    let replay = app.replay.clone();
+    let for_model = ForModel { resident, request_id: record.id.clone(), deadline, replay };
     if n_body_bytes <= SHORT_BODY_BYTES && !work.params().sampling.has_dry() && !work.has_grammar() {
         prepare(work, for_model)
     } else {

@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use crate::generate::conversation::conversation;
 use crate::generate::job::{Form, Job, Kind, PromptInfo};
 use crate::models::Resident;
+use crate::replay::{Asked, Replay};
 use crate::tools::parse::ParseOptions;
 use crate::tools::request::Choice;
 use crate::wire::openai::chat::{ChatRequest, Voice};
@@ -55,6 +56,18 @@ pub(crate) struct ForModel {
     /// For the engine's log lines.
     pub(crate) request_id: String,
     pub(crate) deadline: Option<Instant>,
+    /// Says what the model says.
+    pub(crate) replay: Option<Arc<Replay>>,
+}
+
+impl ForModel {
+    /// The model's answer to a prompt that ends with `last`, where a script decides it.
+    fn script(&self, param: &str, last: &str, prompt: &str) -> Result<Option<Arc<[TokenId]>>, ApiError> {
+        let Some(replay) = &self.replay else { return Ok(None) };
+        let model = &self.resident.config.name;
+        let says = replay.next(Asked { model, param, last, prompt })?;
+        encode(self.resident.assets.tokenizer.as_ref(), says, false, param).map(|ids| Some(ids.into()))
+    }
 }
 
 /// Templates and tokenizes; milliseconds for long prompts, so beside the async workers.
@@ -66,12 +79,15 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
     match work {
         Work::Chat(request) => {
             let ChatRequest { params, messages, logprobs, template, tools, voice } = request;
+            let last = for_model.replay.as_ref().and_then(|_| Some(messages.last()?.shown_text()));
             let talk = conversation(resident, messages, &template, tools.as_ref())?;
+            let script = for_model.script("messages", &last.unwrap_or_default(), &talk.text)?;
             let mut job = Preparation { kind: Kind::Chat, params, logprobs, for_model }
                 .job(vec![(talk.ids, None)], talk.parse)?;
             job.form.answer_in(voice);
             for request in &mut job.requests {
                 request.shown_control = talk.shown_control.clone();
+                request.script = script.clone();
                 if talk.constraint.is_some() {
                     request.constraint = talk.constraint.clone();
                 }
@@ -81,11 +97,38 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
         Work::Text(request) => {
             let tokenizer = resident.assets.tokenizer.clone();
             let one = |prompt| text_tokens(&tokenizer, prompt, request.echo);
-            let prompts = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
-            Preparation { kind: Kind::Text, params: request.params, logprobs: request.logprobs, for_model }
-                .job(prompts, ParseOptions::PLAIN)
+            let prompts: Vec<Tokens> = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
+            let scripts = scripts(&prompts, &tokenizer, &for_model)?;
+            let n = request.params.n as usize;
+            let mut job = Preparation {
+                kind: Kind::Text,
+                params: request.params,
+                logprobs: request.logprobs,
+                for_model,
+            }
+            .job(prompts, ParseOptions::PLAIN)?;
+            for (index, request) in job.requests.iter_mut().enumerate() {
+                request.script = scripts.get(index / n).cloned().flatten();
+            }
+            Ok(job)
         }
     }
+}
+
+/// What a script says to each prompt; empty without a script.
+fn scripts(
+    prompts: &[Tokens],
+    tokenizer: &Arc<dyn Tokenizer>,
+    for_model: &ForModel,
+) -> Result<Vec<Option<Arc<[TokenId]>>>, ApiError> {
+    if for_model.replay.is_none() {
+        return Ok(Vec::new());
+    }
+    let one = |(ids, _): &Tokens| {
+        let text = decode(tokenizer, ids);
+        for_model.script("prompt", &text, &text)
+    };
+    prompts.iter().map(one).collect()
 }
 
 pub(crate) fn encode(
@@ -135,7 +178,7 @@ impl Preparation {
     fn job(self, prompts: Vec<Tokens>, parse: ParseOptions) -> Result<Job, ApiError> {
         self.check(&prompts)?;
         let Self { kind, params, logprobs, for_model } = self;
-        let ForModel { resident, request_id, deadline } = for_model;
+        let ForModel { resident, request_id, deadline, .. } = for_model;
         let sampling = sampling(&params, &resident)?;
         let constraint = params.structure.as_ref().map(|asked| asked.compile(&resident)).transpose()?;
         let context = resident.model.capabilities().context_length;

@@ -11,6 +11,7 @@ mod messages;
 mod metrics;
 mod params;
 mod refusals;
+mod replay;
 mod responses;
 mod shutdown;
 mod silence;

@@ -115,6 +115,19 @@ impl Content {
     }
 }
 
+impl Message {
+    /// What it says, as far as it is text.
+    pub(crate) fn shown_text(&self) -> String {
+        match &self.content {
+            Content::Absent => String::new(),
+            Content::Text(text) => text.clone(),
+            Content::Parts(parts) => {
+                parts.iter().filter_map(|part| part.text.as_deref()).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
 impl Part {
     fn text(self, at: &str) -> Result<String, ApiError> {
         let (field, text) = match self.kind.as_str() {
