@@ -335,6 +335,30 @@ fn a_row_is_the_same_in_any_company() {
     });
 }
 
+/// Where a prompt is cut changes no bit, nor does the place where partial results are put together.
+#[test]
+fn cuts_leave_no_trace() {
+    raw::start().unwrap();
+    on_stream(|_| {
+        for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+            let decoder = decoder(name, on_cpu(Held::Dense));
+            let ids = ids(1500);
+            let in_chunks = |chunk: usize| {
+                let mut caches = empty(&decoder, 1);
+                ids.chunks(chunk).flat_map(|ids| logits(&decoder, &mut caches, &[ids])).collect::<Vec<f32>>()
+            };
+            let whole = in_chunks(1500);
+            for chunk in [1499, 512, 333, 17] {
+                let got = in_chunks(chunk);
+                assert_close(&format!("{name} by {chunk}"), &got, &whole);
+                if raw::kernels::n_lanes().is_some_and(|lanes| lanes >= 8) {
+                    assert!(got == whole, "{name} by {chunk}: not to the bit");
+                }
+            }
+        }
+    });
+}
+
 /// A window as wide as the sequence changes nothing, a narrower one does, and chunks agree with the whole.
 #[test]
 fn windows_are_kept() {

@@ -17,18 +17,24 @@ constexpr int block_keys = 512;
 // Queries that share keys, worked on together: tokens of one sequence times heads of one group.
 constexpr int most_queries = 16;
 constexpr int most_dim = 256;
+// Partial results in memory at a time, so that they stay in the cache, however long a prompt's chunk and its context are.
+constexpr int64_t most_partials = 1 << 17;
 
 using Tokens = AttentionPlan::Tokens;
 using Piece = AttentionPlan::Piece;
+using Join = AttentionPlan::Join;
 
 struct Job {
   AttentionShape shape;
   AttentionInputs inputs;
   const AttentionBuffers* buffers;
   const Tokens* tokens;
-  const Piece* pieces;
+  const Piece* pieces;  // of the batch
+  const Piece* all_pieces;
+  const Join* joins;  // of the batch
   float* queries;  // [tokens of the rows, n_heads, dim]
   float* partials;
+  float* out;
 };
 
 // `from` [dim], normalised if there are weights, times `scale`, turned by the angles of its position.
@@ -271,11 +277,9 @@ DUET_INLINE void block_part(const Job& job, int part) {
   }
 }
 
-DUET_KERNEL(enter_part, Job)
-DUET_KERNEL(block_part, Job)
-
 // The blocks of one query put together: `out` [dim].
-void put_together(const float* partial, int64_t n_blocks, int64_t block_step, int dim, float* out) {
+template <int L>
+DUET_INLINE void put_together(const float* partial, int64_t n_blocks, int64_t block_step, int dim, float* out) {
   float largest = partial[0];
   for (int64_t block = 1; block < n_blocks; block++) {
     largest = std::max(largest, partial[block * block_step]);
@@ -287,12 +291,42 @@ void put_together(const float* partial, int64_t n_blocks, int64_t block_step, in
     // A block of which the query sees nothing has no largest score.
     float share = from[1] == 0.0f ? 0.0f : std::exp(from[0] - largest);
     total += share * from[1];
-    for (int at = 0; at < dim; at++) {
-      out[at] += share * from[2 + at];
+    for (int at = 0; at < dim; at += L) {
+      store<L>(out + at, load<L>(out + at) + share * load<L>(from + 2 + at));
     }
   }
-  for (int at = 0; at < dim; at++) {
-    out[at] /= total;
+  for (int at = 0; at < dim; at += L) {
+    store<L>(out + at, load<L>(out + at) / total);
+  }
+}
+
+template <int L>
+DUET_INLINE void join_part(const Job& job, int part) {
+  const Join& join = job.joins[part];
+  const Piece& piece = job.all_pieces[join.from];
+  const Tokens& tokens = job.tokens[piece.tokens];
+  int dim = job.shape.dim, group = job.shape.n_heads / job.shape.n_kv_heads;
+  int64_t n_queries = tokens.n * group, step = dim + 2;
+  for (int64_t query = 0; query < n_queries; query++) {
+    int64_t head = piece.kv_head * group + query % group, token = tokens.out + query / group;
+    put_together<L>(
+        job.partials + piece.partial + query * step, static_cast<int64_t>(join.to - join.from), n_queries * step, dim,
+        job.out + (token * job.shape.n_heads + head) * dim);
+  }
+}
+
+DUET_KERNEL(enter_part, Job)
+DUET_KERNEL(block_part, Job)
+DUET_KERNEL(join_part, Job)
+
+// Calling others would take longer than few parts do.
+void run_unless_few(Part part, const Job& job, size_t n) {
+  if (n >= 16) {
+    run_parts(part, &job, static_cast<int>(n));
+    return;
+  }
+  for (size_t index = 0; index < n; index++) {
+    part(&job, static_cast<int>(index));
   }
 }
 
@@ -300,7 +334,7 @@ void put_together(const float* partial, int64_t n_blocks, int64_t block_step, in
 
 AttentionPlan::AttentionPlan(const AttentionShape& shape, const std::vector<AttentionRow>& rows) : shape_(shape) {
   int group = shape.n_heads / shape.n_kv_heads;
-  int64_t at_once = std::max(1, most_queries / group), n_tokens = 0, n_partials = 0;
+  int64_t at_once = std::max(1, most_queries / group), n_tokens = 0, n_partials = 0, most = 0;
   for (size_t number = 0; number < rows.size(); number++) {
     const AttentionRow& row = rows[number];
     for (int64_t first = 0; first < row.n; first += at_once) {
@@ -308,48 +342,41 @@ AttentionPlan::AttentionPlan(const AttentionShape& shape, const std::vector<Atte
       n_tokens += some.n;
       int64_t position = row.position + first, end = position + some.n;
       int64_t begin = shape.window == 0 ? 0 : std::max<int64_t>(0, position + 1 - shape.window);
+      int64_t first_key = begin / block_keys * block_keys;
+      int64_t n_blocks = (end - first_key + block_keys - 1) / block_keys;
+      int64_t values = some.n * group * (shape.dim + 2);
+      if (n_partials > 0 && n_partials + shape.n_kv_heads * n_blocks * values > most_partials) {
+        batches_.push_back({pieces_.size(), joins_.size()});
+        n_partials = 0;
+      }
       for (int head = 0; head < shape.n_kv_heads; head++) {
-        for (int64_t from = begin / block_keys * block_keys; from < end; from += block_keys) {
+        joins_.push_back({pieces_.size(), pieces_.size() + static_cast<size_t>(n_blocks)});
+        for (int64_t from = first_key; from < end; from += block_keys) {
           pieces_.push_back({tokens_.size(), head, from, std::min(from + block_keys, end), n_partials});
-          n_partials += some.n * group * (shape.dim + 2);
+          n_partials += values;
         }
       }
+      most = std::max(most, n_partials);
       tokens_.push_back(some);
     }
   }
+  batches_.push_back({pieces_.size(), joins_.size()});
   n_query_values_ = n_tokens * shape.n_heads * shape.dim;
-  n_partial_values_ = n_partials;
+  n_partial_values_ = most;
 }
 
 void AttentionPlan::run(
     const AttentionInputs& inputs, const AttentionBuffers* buffers, float* scratch, float* out) const noexcept {
-  Job job{shape_, inputs, buffers, tokens_.data(), pieces_.data(), scratch, scratch + n_query_values_};
-  int n_entries = static_cast<int>(tokens_.size());
-  if (n_entries < 16) {
-    // Calling others would take longer.
-    for (int part = 0; part < n_entries; part++) {
-      enter_part_best()(&job, part);
-    }
-  } else {
-    run_parts(enter_part_best(), &job, n_entries);
-  }
-  run_parts(block_part_best(), &job, static_cast<int>(pieces_.size()));
-  int group = shape_.n_heads / shape_.n_kv_heads;
-  for (size_t first = 0; first < pieces_.size();) {
-    const Piece& piece = pieces_[first];
-    size_t end = first + 1;
-    while (end < pieces_.size() && pieces_[end].tokens == piece.tokens && pieces_[end].kv_head == piece.kv_head) {
-      end++;
-    }
-    const Tokens& tokens = tokens_[piece.tokens];
-    int64_t n_queries = tokens.n * group, step = shape_.dim + 2;
-    for (int64_t query = 0; query < n_queries; query++) {
-      int64_t head = piece.kv_head * group + query % group, token = tokens.out + query / group;
-      put_together(
-          job.partials + piece.partial + query * step, static_cast<int64_t>(end - first), n_queries * step, shape_.dim,
-          out + (token * shape_.n_heads + head) * shape_.dim);
-    }
-    first = end;
+  Job job{shape_, inputs, buffers, tokens_.data(), pieces_.data(), pieces_.data(), joins_.data(), scratch,
+          scratch + n_query_values_, out};
+  run_unless_few(enter_part_best(), job, tokens_.size());
+  Batch before{0, 0};
+  for (const Batch& batch : batches_) {
+    job.pieces = pieces_.data() + before.pieces;
+    job.joins = joins_.data() + before.joins;
+    run_parts(block_part_best(), &job, static_cast<int>(batch.pieces - before.pieces));
+    run_unless_few(join_part_best(), job, batch.joins - before.joins);
+    before = batch;
   }
 }
 

@@ -1,4 +1,4 @@
-// Attention of a few new tokens per sequence over each sequence's own keys and values.
+// Attention of new tokens of several sequences over each sequence's own keys and values.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -64,10 +64,22 @@ class AttentionPlan {
     int64_t partial;  // place of its partial result: [n queries, dim + 2]
   };
 
+  // The pieces of the same queries.
+  struct Join {
+    size_t from, to;
+  };
+
+  // Pieces and joins of which the partial results are in memory at a time.
+  struct Batch {
+    size_t pieces, joins;  // where it ends
+  };
+
  private:
   AttentionShape shape_;
   std::vector<Tokens> tokens_;
   std::vector<Piece> pieces_;  // blocks of the same queries one after another
+  std::vector<Join> joins_;
+  std::vector<Batch> batches_;
   size_t n_query_values_ = 0, n_partial_values_ = 0;
 };
 

@@ -1,7 +1,7 @@
 //! Attention with shared key/value heads.
 //!
-//! Two ways to the same values: libmlx's operations row by row, and on CPUs one kernel for all rows of a few tokens, whose
-//! operations would each cost more than they compute. A row's result does not depend on which rows are beside it.
+//! Two ways to the same values: libmlx's operations row by row, and on CPUs, where these are scalar code on one thread, one
+//! kernel for all rows. What the kernel gives for a token depends neither on the rows beside it nor on where a prompt is cut.
 
 mod operations;
 
@@ -12,9 +12,6 @@ use crate::cache::LayerCache;
 use crate::tensor::{
     AttentionInputs, AttentionRow, AttentionShape, Device, Result, Tensor, attention_on_cpu, concat,
 };
-
-/// Rows of up to so many tokens go to the kernel. Longer ones are products of matrices, which BLAS is better at.
-const FEW_TOKENS: usize = 16;
 
 /// One layer's attention.
 #[derive(Debug)]
@@ -59,16 +56,15 @@ impl Attention {
             }
             _ => None,
         };
-        let (mut few, mut others) = (FewTokens::default(), None);
+        let (mut for_kernel, mut others) = (Rows::default(), None);
         let mut outputs = Vec::with_capacity(step.rows.len());
         for ((index, row), cache) in step.rows.iter().enumerate().zip(caches) {
             if angles.is_some()
-                && row.n <= FEW_TOKENS
                 && let Some(buffers) = cache.buffers(row.n)?
             {
-                few.rows.push(AttentionRow { start: row.start, n: row.n, position: row.position });
-                few.buffers.push(buffers);
-                few.caches.push(cache);
+                for_kernel.rows.push(AttentionRow { start: row.start, n: row.n, position: row.position });
+                for_kernel.buffers.push(buffers);
+                for_kernel.caches.push(cache);
                 outputs.push(Output::OfKernel(row.n));
                 continue;
             }
@@ -81,7 +77,7 @@ impl Attention {
         }
         let norm = self.qk_norm.as_ref().map(|(weight, _)| weight);
         let of_kernel = match angles {
-            Some(angles) => few.attend(AttentionInputs { qkv: &qkv, angles, norm }, shape)?,
+            Some(angles) => for_kernel.attend(AttentionInputs { qkv: &qkv, angles, norm }, shape)?,
             None => None,
         };
         self.out.forward(&joined(outputs, of_kernel)?)
@@ -107,13 +103,13 @@ impl Attention {
 
 /// Rows for the kernel.
 #[derive(Default)]
-struct FewTokens<'a> {
+struct Rows<'a> {
     rows: Vec<AttentionRow>,
     buffers: Vec<[Tensor; 2]>,
     caches: Vec<&'a mut dyn LayerCache>,
 }
 
-impl FewTokens<'_> {
+impl Rows<'_> {
     /// Their attention, one row after another; `None` if there are none.
     fn attend(mut self, inputs: AttentionInputs<'_>, shape: AttentionShape) -> Result<Option<Tensor>> {
         if self.rows.is_empty() {
