@@ -86,12 +86,13 @@ fn responses(route: &Route) -> Value {
     if route.endpoint.is_some() {
         all["200"]["headers"]["x-duet-ignored"] = json!({"description": "fields that no API documents and nobody read", "schema": {"type": "string"}});
     }
+    let anthropic = route.path.starts_with("/v1/messages");
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in common_errors(route).iter().chain(route.errors) {
         by_status.entry(code.status().as_u16()).or_default().push(*code);
     }
     for (status, codes) in by_status {
-        all[status.to_string()] = error(&codes);
+        all[status.to_string()] = error(&codes, if anthropic { "AnthropicError" } else { "Error" });
     }
     all
 }
@@ -132,11 +133,11 @@ fn common_errors(route: &Route) -> Vec<ErrorCode> {
     codes
 }
 
-fn error(codes: &[ErrorCode]) -> Value {
+fn error(codes: &[ErrorCode], schema: &str) -> Value {
     let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
     let mut response = json!({
         "description": names.join(", "),
-        "content": {"application/json": {"schema": reference("Error")}},
+        "content": {"application/json": {"schema": reference(schema)}},
     });
     let header = |text: &str| json!({"description": text, "schema": {"type": "string"}});
     if codes.iter().any(|code| code.has_retry_after()) {

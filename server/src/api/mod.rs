@@ -110,7 +110,7 @@ pub(crate) const ROUTES: &[Route] = &[
     ),
     post(
         Endpoint::Text,
-        Body::JsonOrEvents("Completion", "Completion"),
+        Body::JsonOrEvents("Completion", "CompletionChunk"),
         MODEL_ERRORS,
         "The continuation of a text",
     ),

@@ -1,4 +1,5 @@
-//! The shapes of answers, as JSON Schema. Written by hand; no test holds answers against them yet.
+//! The shapes of answers, as JSON Schema. Written by hand; the tests of the server hold every answer that
+//! they get against them.
 
 use serde_json::{Value, json};
 
@@ -8,6 +9,11 @@ pub(super) fn components() -> Value {
         "TokenId": {"type": "integer", "minimum": 0, "maximum": u32::MAX},
         "Message": message(),
         "Error": error(),
+        "AnthropicError": object(json!({
+            "type": {"const": "error"},
+            "error": object(json!({"type": {"type": "string"}, "message": {"type": "string", "minLength": 1}})),
+            "request_id": {"type": "string"},
+        })),
         "Status": object(json!({"status": {"type": "string"}})),
         "OpenApi": {"type": "object"},
         "Usage": usage(),
@@ -108,7 +114,7 @@ fn tokenizer_info() -> Value {
     }))
 }
 
-fn completions() -> [(&'static str, Value); 3] {
+fn completions() -> [(&'static str, Value); 4] {
     let finish = json!({"type": ["string", "null"]});
     let base = |kind: &str, choice: Value| {
         object(json!({
@@ -138,7 +144,20 @@ fn completions() -> [(&'static str, Value); 3] {
             json!({"index": index, "text": {"type": "string"}, "logprobs": logprobs, "finish_reason": finish}),
         ),
     );
-    [("ChatCompletion", chat), ("ChatCompletionChunk", chunk), ("Completion", text)]
+    // Only with `stream_options.include_usage`, and null before the last one.
+    let without_usage = |mut schema: Value| {
+        if let Some(required) = schema["required"].as_array_mut() {
+            required.retain(|name| name != "usage");
+        }
+        schema
+    };
+    let text_chunk = without_usage(text.clone());
+    [
+        ("ChatCompletion", chat),
+        ("ChatCompletionChunk", without_usage(chunk)),
+        ("Completion", text),
+        ("CompletionChunk", text_chunk),
+    ]
 }
 
 fn models() -> [(&'static str, Value); 2] {

@@ -1,6 +1,7 @@
 //! A server over the fake engine, called without a socket.
 
 pub(crate) mod backend;
+mod conforms;
 pub(crate) mod gguf;
 pub(crate) mod metrics;
 mod watched;
@@ -145,7 +146,10 @@ impl Running {
     }
 
     pub(crate) async fn call(&self, request: Request<Body>) -> Answer {
-        Answer::read(self.send(request).await).await
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = Answer::read(self.send(request).await).await;
+        conforms::check(&self.router, &method, &path, &answer).await;
+        answer
     }
 }
 
