@@ -30,6 +30,7 @@ mod plan;
 pub mod report;
 mod reporter;
 pub mod roofline;
+pub mod scenario;
 pub mod schema;
 mod session;
 pub mod stats;

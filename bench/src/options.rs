@@ -12,6 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BenchError;
 use crate::http::RemoteServer;
 use crate::measure::WashOutRule;
+use crate::scenario::{ScenarioKind, ScenarioOptions};
 use crate::stats::verdict::MARGIN;
 use crate::weights::SameBits;
 
@@ -71,6 +72,8 @@ pub struct BenchOptions {
     /// Tokens of a window of the agreement. At least 2. Cut to the models' contexts, and so that a window's logits
     /// take at most 512 MiB.
     pub window: u32,
+    /// What is done beside single requests.
+    pub scenarios: ScenarioOptions,
     /// The text.
     pub text: Text,
     /// Seeds the order of the arms.
@@ -110,8 +113,8 @@ impl fmt::Debug for BenchOptions {
 }
 
 impl BenchOptions {
-    /// The default: up to eight blocks of 512 + 32 tokens and four for the noise floor, within ten minutes; agreement
-    /// over 3,072 positions.
+    /// Up to eight blocks of 512 + 32 tokens and four for the noise floor, within ten minutes; agreement over 3,072
+    /// positions; no scenarios.
     pub fn new(subject: Subject, text: Text) -> Self {
         Self {
             subject,
@@ -126,6 +129,7 @@ impl BenchOptions {
             margin: MARGIN,
             n_agreement: 3072,
             window: 512,
+            scenarios: ScenarioOptions::none(),
             text,
             seed: 1,
             wash_out: WashOutRule { window: 8, tolerance: 0.02, max_steps: 64 },
@@ -152,6 +156,15 @@ impl BenchOptions {
             budget: Some(Duration::from_secs(75)),
             n_agreement: 512,
             window: 256,
+            scenarios: ScenarioOptions {
+                n_blocks: 3,
+                n_aa_blocks: 0,
+                n_prompt: 32,
+                n_decode: 8,
+                n_shared: 128,
+                budget: Some(Duration::from_secs(45)),
+                ..ScenarioOptions::none()
+            },
             wash_out: WashOutRule { window: 4, tolerance: 0.02, max_steps: 32 },
             ..Self::new(subject, text)
         }
@@ -160,6 +173,13 @@ impl BenchOptions {
     /// As many blocks as it takes to resolve the margin, up to sixty, told by a pilot; a noise floor from six blocks.
     pub fn full(subject: Subject, text: Text) -> Self {
         Self { n_blocks: 60, n_aa_blocks: 6, n_pilot_blocks: 5, budget: None, ..Self::new(subject, text) }
+    }
+
+    /// With the scenarios that a default run has: streams and a shared prefix, as far as two and a half minutes go.
+    #[must_use]
+    pub fn with_usual_scenarios(mut self) -> Self {
+        self.scenarios.kinds = vec![ScenarioKind::Streams, ScenarioKind::SharedPrefix];
+        self
     }
 
     /// The server with this engine id, if it is one.
@@ -189,6 +209,7 @@ impl BenchOptions {
         check("window", self.window, 2, 1 << 20)?;
         check("n_agreement", self.n_agreement, 0, 1 << 24)?;
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 20)?;
+        self.scenarios.validate()?;
         if let Some(threads) = self.threads {
             check("threads", threads, 1, 4096)?;
         }

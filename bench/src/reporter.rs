@@ -22,6 +22,8 @@ pub enum Phase {
     Measuring,
     /// The agreement. Counts windows, twice each (once per arm).
     Agreement,
+    /// A scenario, by its name. Counts visits.
+    Scenario(String),
     /// Comparing the weights. Counts tensors; the total is not known before.
     Weights,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Phase {
             Phase::Pilot => write!(f, "pilot"),
             Phase::Measuring => write!(f, "measuring"),
             Phase::Agreement => write!(f, "agreement"),
+            Phase::Scenario(name) => write!(f, "{name}"),
             Phase::Weights => write!(f, "comparing weights"),
         }
     }

@@ -55,6 +55,13 @@ impl Answer {
         Some(Duration::from_nanos(first.at_ns.saturating_sub(self.sent_ns)))
     }
 
+    /// From the first text to the last, per token after the first; `None` with fewer than two tokens or events.
+    pub fn time_per_token(&self) -> Option<Duration> {
+        let (first, last) = (self.pieces.first()?, self.pieces.last()?);
+        let n = self.n_tokens().checked_sub(1).filter(|n| *n > 0 && self.pieces.len() > 1)?;
+        Some(Duration::from_nanos(last.at_ns.saturating_sub(first.at_ns) / n))
+    }
+
     /// Generated tokens: the server's count where there is one, else the events that had text.
     pub fn n_tokens(&self) -> u64 {
         self.usage.map_or(self.pieces.len() as u64, |usage| usage.completion_tokens)

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::answer::Answer;
 use super::client::Client;
+use super::error::HttpError;
 use super::request::CompletionRequest;
 use crate::clock::Clock;
 use crate::measure::{EngineSample, MeasureError};
@@ -55,10 +56,24 @@ impl RemoteServer {
     /// `Http`; `TokenCount` for another number of tokens by the server's own count; `Work` if it sends several tokens in
     /// one event, so that gaps between events would not be gaps between tokens.
     pub async fn measure(&self, prompt: Vec<TokenId>, n_tokens: u32) -> Result<EngineSample, MeasureError> {
-        let model = self.model.get().map_or("", String::as_str);
-        let request = CompletionRequest::new(model, prompt, n_tokens).without_cache();
-        let answer = self.client.complete(&request).await?.finish().await?;
+        let answer = self.answer(prompt, n_tokens, false).await?;
         sample(&answer, n_tokens)
+    }
+
+    /// Asks for `n_tokens` tokens, greedily; with `use_cache` the server may take the prompt's beginning from a cache.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub(crate) async fn answer(
+        &self,
+        prompt: Vec<TokenId>,
+        n_tokens: u32,
+        use_cache: bool,
+    ) -> Result<Answer, HttpError> {
+        let model = self.model.get().map_or("", String::as_str);
+        let request = CompletionRequest::new(model, prompt, n_tokens);
+        let request = if use_cache { request } else { request.without_cache() };
+        self.client.complete(&request).await?.finish().await
     }
 
     /// The first model that it lists.

@@ -62,6 +62,17 @@ pub enum LoadError {
         #[source]
         source: HttpError,
     },
+    /// An engine failed.
+    #[error("{arm}: {during}")]
+    Engine {
+        /// The arm.
+        arm: String,
+        /// What the request was for.
+        during: String,
+        /// What went wrong.
+        #[source]
+        source: duet_core::BackendError,
+    },
     /// Answers came that give no figure.
     #[error("{arm}: {problem}")]
     Answer {

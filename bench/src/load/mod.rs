@@ -4,6 +4,7 @@
 //! each figure and every raw instant. It measures servers as clients see them and knows none of them by name: whatever
 //! answers `/health`, `/v1/models` and streamed `/v1/completions` on token ids can be an arm.
 
+mod answers;
 mod arm;
 mod cpu;
 mod error;
@@ -11,11 +12,12 @@ mod figure;
 mod prompts;
 mod report;
 mod run;
-mod scenario;
+pub(crate) mod scenario;
 mod server;
 mod sizes;
 mod table;
 
+pub(crate) use answers::Answers;
 pub use arm::{Arm, ArmInfo, Launch};
 pub use error::LoadError;
 pub use figure::{Better, Figure};

@@ -17,6 +17,7 @@ use crate::clock::nanos;
 use crate::files::FileHash;
 use crate::order::Side;
 use crate::plan::Plan;
+use crate::scenario::{ScenarioReport, analyse_again};
 use crate::weights::{WeightProof, grade};
 
 /// What a run has collected of one arm.
@@ -34,15 +35,17 @@ pub(crate) struct ArmFacts {
     pub(crate) failure: Option<ArmFailure>,
 }
 
+/// What a run has collected of both arms together.
+pub(crate) struct Found {
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) agreement: Result<Agreement, String>,
+    pub(crate) weights: WeightProof,
+    pub(crate) scenarios: Vec<ScenarioReport>,
+}
+
 /// Puts a report together.
-pub(crate) fn build(
-    manifest: Manifest,
-    plan: Plan,
-    arms: [ArmFacts; 2],
-    blocks: Vec<Block>,
-    agreement: Result<Agreement, String>,
-    weights: WeightProof,
-) -> Report {
+pub(crate) fn build(manifest: Manifest, plan: Plan, arms: [ArmFacts; 2], found: Found) -> Report {
+    let Found { blocks, agreement, weights, mut scenarios } = found;
     let infos = arms.each_ref().map(|arm| arm.loaded.as_ref().map(|(info, ..)| info));
     let grade = infos[0].zip(infos[1]).map(|(a, b)| grade(&weights, a, b));
     let differences = infos[0].zip(infos[1]).map(|(a, b)| differences(a, b)).unwrap_or_default();
@@ -61,6 +64,9 @@ pub(crate) fn build(
         fidelity: fidelity(agreement.as_ref().ok(), grade.as_ref(), &arms),
     };
     let Analysis { comparisons, findings } = analyse(&blocks, &arms, &question);
+    for scenario in &mut scenarios {
+        analyse_again(scenario, &question);
+    }
     let (agreement, no_agreement) = match agreement {
         Ok(agreement) => (Some(agreement), None),
         Err(reason) => (None, Some(reason)),
@@ -79,6 +85,7 @@ pub(crate) fn build(
         grade,
         differences,
         notes,
+        scenarios,
         blocks,
     }
 }

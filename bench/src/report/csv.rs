@@ -37,6 +37,7 @@ impl Report {
                 }
             }
         }
+        self.csv_scenarios(&mut text);
         text
     }
 
@@ -51,7 +52,7 @@ impl Report {
     }
 }
 
-fn quoted(field: &str) -> String {
+pub(super) fn quoted(field: &str) -> String {
     match field.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
         false => field.to_owned(),

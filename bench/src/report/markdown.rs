@@ -48,6 +48,7 @@ impl Report {
             );
         }
         self.memory_rows(&mut text);
+        self.markdown_scenarios(&mut text);
         self.conditions(&mut text);
         text
     }
@@ -119,7 +120,7 @@ impl Report {
 }
 
 /// Text that Markdown and HTML take as text, in a table too.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -5,6 +5,7 @@ use super::{ArmReport, Report, Summary};
 use crate::agreement::{Agreement, finding};
 use crate::analysis::{Question, analyse};
 use crate::report::{BlockKind, Metric};
+use crate::scenario;
 use crate::validity::Finding;
 use crate::weights::Graded;
 
@@ -54,6 +55,12 @@ impl Report {
             block.restart += restart;
             block
         }));
+        for scenario in other.scenarios {
+            match self.scenarios.iter_mut().find(|own| own.name == scenario.name) {
+                Some(own) => own.take(scenario, restart),
+                None => self.scenarios.push(scenario),
+            }
+        }
         self.manifest.wall_ns = self.manifest.wall_ns.saturating_add(other.manifest.wall_ns);
         self.plan.orders.extend(other.plan.orders);
         self.plan.n_aa_blocks += other.plan.n_aa_blocks;
@@ -88,6 +95,9 @@ impl Report {
         };
         let analysis = analyse(&self.blocks, &self.arms, &question);
         (self.comparisons, self.findings) = (analysis.comparisons, analysis.findings);
+        for scenario in &mut self.scenarios {
+            scenario::analyse_again(scenario, &question);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod markdown;
 mod merge;
 mod metric;
 mod read;
+mod scenarios;
 pub(crate) mod table;
 mod why;
 pub(crate) mod words;
@@ -16,7 +17,7 @@ pub(crate) mod words;
 use std::collections::BTreeMap;
 
 pub use block::{Block, BlockKind, Visit, VisitFailure};
-pub(crate) use build::{ArmFacts, build};
+pub(crate) use build::{ArmFacts, Found, build};
 use duet_core::MemoryReport;
 pub use merge::MergeError;
 pub use metric::{Level, Metric, Summary};
@@ -31,6 +32,7 @@ use crate::machine::Machine;
 use crate::memory::FootprintDelta;
 use crate::order::Side;
 use crate::plan::Plan;
+use crate::scenario::ScenarioReport;
 use crate::stats::ratio::Ratio;
 use crate::stats::verdict::{Margin, Verdict};
 use crate::validity::{Code, Finding};
@@ -65,6 +67,9 @@ pub struct Report {
     pub differences: Vec<String>,
     /// What a reader has to know beside the figures, one sentence each.
     pub notes: Vec<String>,
+    /// What was done beside single requests: streams, shared prefixes, arrivals, starts.
+    #[serde(default)]
+    pub scenarios: Vec<ScenarioReport>,
     /// The raw samples: blocks in the order of time.
     pub blocks: Vec<Block>,
 }
@@ -262,6 +267,7 @@ impl Report {
     /// Whether both arms came through, and the agreement with them if it was asked for.
     pub fn is_complete(&self) -> bool {
         self.arms.iter().all(|arm| arm.failure.is_none())
+            && self.scenarios.iter().all(|scenario| scenario.failure.is_none())
             && (self.agreement.is_some() || self.plan.n_windows == 0)
     }
 

@@ -12,9 +12,9 @@ use crate::agreement::{DepthBand, MeanInterval};
 use crate::order::Side;
 use crate::stats::ratio::Ratio;
 
-const WIDTH: u16 = 100;
+pub(super) const WIDTH: u16 = 100;
 /// Name, A, B, ratio, verdict; between them one column each.
-const COLUMNS: [u16; 5] = [21, 19, 19, 21, 16];
+pub(super) const COLUMNS: [u16; 5] = [21, 19, 19, 21, 16];
 
 impl Report {
     /// The arms, the table, the agreement, and what the figures are. No colours, no trailing line break.
@@ -22,6 +22,7 @@ impl Report {
         let mut text = String::new();
         self.write_arms(&mut text);
         let _ = writeln!(text, "{}", self.table()); // writing to a String does not fail
+        self.write_scenarios(&mut text);
         self.write_findings(&mut text);
         let mut text =
             text.lines().flat_map(|line| wrap(line, WIDTH as usize)).collect::<Vec<_>>().join("\n");

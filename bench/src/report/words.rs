@@ -118,7 +118,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Speed of A over speed of B: "1.034 [1.021, 1.047]".
-pub(super) fn ratio_text(ratio: &Ratio) -> String {
+pub(crate) fn ratio_text(ratio: &Ratio) -> String {
     let (speed, interval) = ratio.speed();
     match interval {
         Some(interval) => format!("{speed:.3} [{:.3}, {:.3}]", interval.low, interval.high),

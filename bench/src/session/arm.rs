@@ -59,6 +59,11 @@ impl Arm {
         &self.input.label
     }
 
+    /// What it was made of, to be loaded once more.
+    pub(super) fn input(&self) -> ArmInput {
+        self.input.clone()
+    }
+
     pub(super) fn engine_id(&self) -> &'static str {
         self.input.backend.info().id
     }

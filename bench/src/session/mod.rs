@@ -4,7 +4,7 @@
 //! other one is still measured, and the report says what happened.
 
 mod arm;
-mod schedule;
+pub(crate) mod schedule;
 mod visit;
 
 use std::path::PathBuf;
@@ -27,8 +27,9 @@ use crate::machine::Machine;
 use crate::options::BenchOptions;
 use crate::order::{Side, block_orders};
 use crate::plan::{Plan, PlannedArm};
-use crate::report::{Block, BlockKind, Manifest, Report, build};
+use crate::report::{Block, BlockKind, Found, Manifest, Report, build};
 use crate::reporter::{Phase, Reporter};
+use crate::scenario::{self, Stage};
 use crate::weights::{ArmWeights, WeightProof, prove};
 use crate::work::{Sizes, Work};
 
@@ -111,6 +112,15 @@ pub async fn run_models(
         arm.unload().await;
     }
     probe_memory(&mut arms, options).await;
+    let stage = Stage {
+        options,
+        inputs: arms.each_ref().map(Arm::input),
+        failed: arms.iter().find(|arm| arm.running().is_none()).map(|arm| arm.label().to_owned()),
+        text: &text,
+        begin,
+        reporter: reporter.as_ref(),
+    };
+    let scenarios = scenario::run(stage).await;
     let weights = weights(options, &arms, &reporter).await?;
     let manifest = Manifest {
         started: humantime::format_rfc3339_seconds(started).to_string(),
@@ -122,7 +132,8 @@ pub async fn run_models(
         weights_mode: mode_name(options.weights).to_owned(),
         mode: "resident".to_owned(),
     };
-    Ok(build(manifest, plan, arms.map(Arm::into_facts), blocks, agreement, weights))
+    let found = Found { blocks, agreement, weights, scenarios };
+    Ok(build(manifest, plan, arms.map(Arm::into_facts), found))
 }
 
 /// Before and after the blocks, lest something else slow the only probe down.

@@ -12,22 +12,22 @@ use crate::stats::student::observations_to_fit;
 
 /// How many blocks of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) n_aa: usize,
-    pub(super) n_pilot: usize,
-    pub(super) n_ab: usize,
+pub(crate) struct Counts {
+    pub(crate) n_aa: usize,
+    pub(crate) n_pilot: usize,
+    pub(crate) n_ab: usize,
 }
 
 /// Fewer A/B blocks than this are only run if the time does not allow for more.
 const FEWEST: usize = 5;
 /// And fewer than this never: two observations are the least for an interval, three let one be void.
-pub(super) const LEAST: usize = 3;
+pub(crate) const LEAST: usize = 3;
 /// A noise floor from fewer blocks than this would be wider than any margin.
 const LEAST_AA: usize = 3;
 
 impl Counts {
     /// As `options` ask.
-    pub(super) fn asked(options: &BenchOptions) -> Self {
+    pub(crate) fn asked(options: &BenchOptions) -> Self {
         Self {
             n_aa: options.n_aa_blocks as usize,
             n_pilot: options.n_pilot_blocks as usize,
@@ -36,7 +36,7 @@ impl Counts {
     }
 
     /// Requests that need a prompt of their own: two per block, which the arms share, and the warm-up's.
-    pub(super) fn n_requests(self) -> usize {
+    pub(crate) fn n_requests(self) -> usize {
         1 + 2 * (self.n_aa + self.n_pilot + self.n_ab)
     }
 
@@ -46,13 +46,13 @@ impl Counts {
     }
 
     /// How long all of it takes, when a block takes this long.
-    pub(super) fn time(self, block: Duration) -> Duration {
+    pub(crate) fn time(self, block: Duration) -> Duration {
         block.saturating_mul(u32::try_from(self.n_block_times()).unwrap_or(u32::MAX))
     }
 
     /// Fewer, so that they fit into `budget`, when a block takes this long: first A/B blocks down to five and A/A blocks
     /// down to three, then no A/A blocks at all, at last three A/B blocks. Below that it takes what it takes.
-    pub(super) fn fitted(self, block: Duration, budget: Duration) -> Self {
+    pub(crate) fn fitted(self, block: Duration, budget: Duration) -> Self {
         let fits = |counts: &Self| counts.time(block) <= budget;
         let mut counts = self;
         while !fits(&counts) {
@@ -71,19 +71,19 @@ impl Counts {
 
 /// What a pilot has told.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Piloted {
+pub(crate) struct Piloted {
     /// A/B blocks it takes.
-    pub(super) n_ab: usize,
+    pub(crate) n_ab: usize,
     /// The figure that varies the most.
-    pub(super) metric: Metric,
+    pub(crate) metric: Metric,
     /// The standard deviation of its block log-ratios.
-    pub(super) log_sd: f64,
+    pub(crate) log_sd: f64,
 }
 
 /// How many A/B blocks it takes to show with a probability of 80 % that equal arms are within the margin, by the figure
 /// that varies the most among the pilot's blocks; from five to `most`. `None` where the pilot has no two whole blocks.
 /// A difference of the margin's size takes fewer blocks to show than equality does.
-pub(super) fn from_pilot(blocks: &[Block], margin: f64, most: usize) -> Option<Piloted> {
+pub(crate) fn from_pilot(blocks: &[Block], margin: f64, most: usize) -> Option<Piloted> {
     let spread = |metric: Metric| {
         let pilots = blocks.iter().filter(|block| block.kind == BlockKind::Pilot);
         let log_ratios: Vec<f64> = pilots.filter_map(|block| block.log_ratio(metric)).collect();
@@ -96,23 +96,23 @@ pub(super) fn from_pilot(blocks: &[Block], margin: f64, most: usize) -> Option<P
 
 /// A block before it is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Planned {
-    pub(super) kind: BlockKind,
-    pub(super) order: String,
-    pub(super) visits: Vec<PlannedVisit>,
+pub(crate) struct Planned {
+    pub(crate) kind: BlockKind,
+    pub(crate) order: String,
+    pub(crate) visits: Vec<PlannedVisit>,
 }
 
 /// A visit before it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PlannedVisit {
-    pub(super) arm: Side,
-    pub(super) side: Side,
-    pub(super) request: usize,
+pub(crate) struct PlannedVisit {
+    pub(crate) arm: Side,
+    pub(crate) side: Side,
+    pub(crate) request: usize,
 }
 
 /// The A/B blocks, or those of a pilot, with requests from `request` on, two per block: each arm has two visits in a
 /// block; the first ones of both get one request, the second ones another.
-pub(super) fn ab(kind: BlockKind, orders: &[BlockOrder], request: usize) -> Vec<Planned> {
+pub(crate) fn ab(kind: BlockKind, orders: &[BlockOrder], request: usize) -> Vec<Planned> {
     let block = |(index, order): (usize, &BlockOrder)| {
         let visits = order.iter().enumerate().map(|(number, &side)| {
             let request = request + 2 * index + earlier(order, number);
@@ -125,7 +125,7 @@ pub(super) fn ab(kind: BlockKind, orders: &[BlockOrder], request: usize) -> Vec<
 
 /// The A/A blocks with requests from `request` on. The arms take turns, so that each visit comes after one of the other
 /// arm, as in the A/B blocks; the four visits of one arm have sides in mirrored order, of its own coin for each arm.
-pub(super) fn aa(seed: u64, n_blocks: usize, request: usize) -> Vec<Planned> {
+pub(crate) fn aa(seed: u64, n_blocks: usize, request: usize) -> Vec<Planned> {
     let orders = block_orders(seed, 2 * n_blocks);
     let block = |(index, pair): (usize, &[BlockOrder])| {
         let turn = |number: usize| {

@@ -88,7 +88,9 @@ async fn two_arms_take_turns_on_the_same_prompts() {
         report.visits[0].flags
     );
     let figures: Vec<&str> = report.comparisons.iter().map(|comparison| comparison.figure.as_str()).collect();
-    let of = |name: &str| ["total", "all decoding", "median TTFT"].map(|what| format!("{name}: {what}"));
+    let of = |name: &str| {
+        ["total", "all decoding", "each stream", "median TTFT"].map(|what| format!("{name}: {what}"))
+    };
     assert_eq!(figures, [of("1 stream"), of("3 streams")].concat());
     assert!(
         report

@@ -10,6 +10,7 @@ mod load;
 mod measures;
 mod outputs;
 mod runs;
+mod scenarios;
 mod schemas;
 #[cfg(unix)]
 mod servers;

@@ -95,6 +95,16 @@ pub(crate) struct RunArguments {
     /// How far from 1 a ratio has to be to matter, in percent [default: 3]
     #[arg(long, value_name = "PERCENT")]
     margin: Option<f64>,
+    /// What is done beside single requests: streams, shared-prefix, arrivals, load, idle, all or none [default: streams
+    /// and shared-prefix as far as two and a half minutes go; with --quick and --depths none, with --full all]
+    #[arg(long = "scenario", value_name = "NAME,NAME", value_delimiter = ',')]
+    scenarios: Vec<String>,
+    /// Numbers of streams of the scenario `streams` [default: 1,2,4,8]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    streams: Vec<u32>,
+    /// Arrivals per second of the scenario `arrivals` [default: six tenths of what the slower arm answers]
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<f64>,
     /// Positions to compare for the agreement; 0 for none
     #[arg(long, value_name = "TOKENS")]
     agreement: Option<u32>,
@@ -208,6 +218,9 @@ async fn sweep(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Re
             }
         };
         (options.n_prompt, options.n_aa_blocks) = (*depth, 0);
+        if index > 0 || arguments.scenarios.is_empty() {
+            options.scenarios.kinds.clear();
+        }
         if arguments.blocks.is_none() {
             options.n_blocks = options.n_blocks.min(5);
         }

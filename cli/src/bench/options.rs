@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use duet_bench::http::RemoteServer;
+use duet_bench::scenario::ScenarioKind;
 use duet_bench::{BenchOptions, Subject, Text};
 
 use super::RunArguments;
@@ -21,8 +22,9 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
     let mut options = match (arguments.quick, arguments.full) {
         (true, _) => BenchOptions::quick(subject, text),
         (_, true) => BenchOptions::full(subject, text),
-        _ => BenchOptions::new(subject, text),
+        _ => BenchOptions::new(subject, text).with_usual_scenarios(),
     };
+    scenarios(&mut options, arguments)?;
     for (id, url) in SERVERS.into_iter().zip(&arguments.urls) {
         options.servers.push(Arc::new(RemoteServer::new(id, url, options.clock.clone())?));
     }
@@ -55,6 +57,32 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
         (options.n_blocks, options.n_pilot_blocks, options.budget) = (n_blocks, 0, None);
     }
     Ok(options)
+}
+
+/// What is done beside single requests. What is asked for by name takes the time that it takes.
+fn scenarios(options: &mut BenchOptions, arguments: &RunArguments) -> Result<(), String> {
+    let scenarios = &mut options.scenarios;
+    let names: Vec<&str> = match arguments.scenarios.iter().map(String::as_str).collect::<Vec<_>>() {
+        names if names.is_empty() && arguments.full => vec!["all"],
+        names => names,
+    };
+    match names.as_slice() {
+        [] => {}
+        ["none"] => scenarios.kinds.clear(),
+        ["all"] => (scenarios.kinds, scenarios.budget) = (ScenarioKind::ALL.to_vec(), None),
+        names => {
+            let kinds: Result<Vec<ScenarioKind>, String> = names.iter().map(|name| name.parse()).collect();
+            (scenarios.kinds, scenarios.budget) = (kinds?, None);
+        }
+    }
+    if !arguments.streams.is_empty() {
+        scenarios.streams.clone_from(&arguments.streams);
+    }
+    scenarios.per_second = arguments.rate;
+    if let Some(n_blocks) = arguments.self_blocks {
+        scenarios.n_aa_blocks = n_blocks;
+    }
+    Ok(())
 }
 
 /// Two names with a comma between them.
@@ -116,6 +144,26 @@ mod tests {
         let two = options("m.gguf --url http://127.0.0.1:1 --url http://127.0.0.1:2/v1").unwrap();
         assert_eq!(two.servers.iter().map(|server| server.id()).collect::<Vec<_>>(), SERVERS);
         assert!(options("m.gguf --url ftp://x").unwrap_err().contains("http://"));
+    }
+
+    #[test]
+    fn scenarios_are_asked_for_by_name() {
+        let options = |words| options(&parse(words).unwrap().run.expect("a run"));
+        let kinds =
+            |words| options(words).map(|found| (found.scenarios.kinds, found.scenarios.budget.is_some()));
+        let usual = vec![ScenarioKind::Streams, ScenarioKind::SharedPrefix];
+        assert_eq!(kinds("m.gguf"), Ok((usual, true)));
+        assert_eq!(kinds("m.gguf --quick").unwrap().0, []);
+        assert_eq!(kinds("m.gguf --full"), Ok((ScenarioKind::ALL.to_vec(), false)));
+        assert_eq!(kinds("m.gguf --scenario none").unwrap().0, []);
+        let two = vec![ScenarioKind::Load, ScenarioKind::Idle];
+        assert_eq!(kinds("m.gguf --quick --scenario load,idle"), Ok((two, false)));
+        for words in ["sprint", "all,load", "", "none,load", "Streams"] {
+            let error = kinds(&format!("m.gguf --scenario={words}")).unwrap_err();
+            assert!(error.contains("there is no scenario"), "{words}: {error}");
+        }
+        let given = options("m.gguf --scenario streams --streams 1,16 --rate 2.5").unwrap().scenarios;
+        assert_eq!((given.streams, given.per_second), (vec![1, 16], Some(2.5)));
     }
 
     #[test]

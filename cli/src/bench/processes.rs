@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use duet_bench::report::Report;
+use duet_bench::scenario::ScenarioWork;
 
 use super::{OutputArguments, RunArguments, write};
 use crate::say;
@@ -25,7 +26,7 @@ pub(super) fn run(
         let n_blocks = reports.first().map(|first| first.plan.orders.len());
         say(&format!("process {} of {n_processes}", index + 1));
         let status = Command::new(&program)
-            .args(child_arguments(arguments, index, n_processes, n_blocks))
+            .args(child_arguments(arguments, index, n_processes, n_blocks, reports.first().and_then(rate)))
             .arg("--json")
             .arg(&path)
             .stdout(std::process::Stdio::null())
@@ -46,12 +47,21 @@ pub(super) fn run(
     Ok(report.exit_code())
 }
 
+/// The rate of arrivals that the first process found out: the others have to keep it.
+fn rate(report: &Report) -> Option<f64> {
+    report.scenarios.iter().find_map(|scenario| match scenario.work {
+        ScenarioWork::Arrivals { per_second, .. } => Some(per_second).filter(|rate| *rate > 0.0),
+        _ => None,
+    })
+}
+
 /// The command line of one process.
 fn child_arguments(
     arguments: &RunArguments,
     index: u32,
     n_processes: u32,
     n_blocks: Option<usize>,
+    rate: Option<f64>,
 ) -> Vec<OsString> {
     let mut line: Vec<OsString> = vec!["bench".into(), arguments.model.clone().into()];
     line.extend(arguments.other.clone().map(OsString::from));
@@ -73,6 +83,10 @@ fn child_arguments(
     flag("--blocks", if later { n_blocks.map(|n| n.to_string()) } else { number(arguments.blocks) });
     flag("--self-blocks", if later { Some("0".into()) } else { number(arguments.self_blocks) });
     flag("--agreement", if later { Some("0".into()) } else { number(arguments.agreement) });
+    let listed = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
+    flag("--scenario", listed(&arguments.scenarios));
+    flag("--streams", listed(&arguments.streams.iter().map(u32::to_string).collect::<Vec<_>>()));
+    flag("--rate", rate.or(arguments.rate).map(|rate| rate.to_string()));
     flag("--processes", Some(n_processes.to_string()));
     for (name, given) in [("--quick", arguments.quick), ("--full", arguments.full), ("--no-proof", later)] {
         if given {

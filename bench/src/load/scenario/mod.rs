@@ -1,9 +1,11 @@
 //! What is done to a server, and what figures come of it.
 
+pub(crate) mod arrivals;
 mod follow_up;
+pub(crate) mod idle;
 mod long_prompt;
-mod shared_prefix;
-mod streams;
+pub(crate) mod shared_prefix;
+pub(crate) mod streams;
 
 use std::fmt;
 use std::time::Duration;
@@ -47,15 +49,15 @@ impl fmt::Display for Scenario {
 
 /// What a visit gave.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) figures: Vec<Figure>,
-    pub(super) requests: Vec<Request>,
-    pub(super) flags: Vec<LoadFlag>,
+pub(crate) struct Outcome {
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) flags: Vec<LoadFlag>,
 }
 
 impl Outcome {
     /// Keeps an answer that was to have so many tokens, and of whose prompt so many could be cached.
-    fn keep(&mut self, role: &str, answer: Answer, n_asked: u32, most_cached: usize) {
+    pub(crate) fn keep(&mut self, role: &str, answer: Answer, n_asked: u32, most_cached: usize) {
         let cached = answer.usage.and_then(|usage| usage.cached_tokens);
         if answer.usage.is_some() && answer.n_tokens() != u64::from(n_asked) {
             self.flag(LoadFlag::Tokens);

@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 
 use super::{Outcome, first_tokens, wall};
 use crate::http::Answer;
-use crate::load::arm::Arm;
+use crate::load::answers::Answers;
 use crate::load::error::LoadError;
 use crate::load::figure::{Figure, quantile};
 use crate::load::prompts::VisitPrompts;
@@ -12,8 +12,8 @@ use crate::load::sizes::Sizes;
 
 const NAME: &str = "shared prefix";
 
-pub(super) async fn run(
-    arm: &Arm,
+pub(crate) async fn run(
+    arm: &dyn Answers,
     sizes: &Sizes,
     prompts: &mut VisitPrompts<'_>,
 ) -> Result<Outcome, LoadError> {

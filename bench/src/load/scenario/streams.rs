@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 
 use super::{Outcome, first_tokens, wall};
 use crate::http::Answer;
-use crate::load::arm::Arm;
+use crate::load::answers::Answers;
 use crate::load::error::LoadError;
 use crate::load::figure::{Figure, quantile};
 use crate::load::prompts::VisitPrompts;
@@ -13,8 +13,8 @@ use crate::load::sizes::Sizes;
 /// Below so many tokens the common stretch says nothing about decoding.
 const LEAST_DECODED: f64 = 8.0;
 
-pub(super) async fn run(
-    arm: &Arm,
+pub(crate) async fn run(
+    arm: &dyn Answers,
     name: &str,
     n: usize,
     sizes: &Sizes,
@@ -30,6 +30,10 @@ pub(super) async fn run(
         let figure = Figure::rate(format!("{name}: all decoding"), 0, std::time::Duration::from_secs(1));
         outcome.figures.push(Figure { value: rate, ..figure });
     }
+    if let Some(rate) = stream_rate(&answers) {
+        let figure = Figure::rate(format!("{name}: each stream"), 0, std::time::Duration::from_secs(1));
+        outcome.figures.push(Figure { value: rate, ..figure });
+    }
     if let Some(first) = quantile(&first_tokens(&answers), 0.5) {
         outcome.figures.push(Figure::seconds(format!("{name}: median TTFT"), first));
     }
@@ -37,6 +41,13 @@ pub(super) async fn run(
         outcome.keep("stream", answer, sizes.output, 0);
     }
     Ok(outcome)
+}
+
+/// The median stream's tokens per second after its first token.
+fn stream_rate(answers: &[Answer]) -> Option<f64> {
+    let rates: Option<Vec<f64>> =
+        answers.iter().map(|answer| Some(1.0 / answer.time_per_token()?.as_secs_f64())).collect();
+    crate::stats::median(&rates?).filter(|rate| rate.is_finite())
 }
 
 /// Tokens per second of all streams together while all of them were decoding: from the last one's first token to the

@@ -2,7 +2,7 @@
 //! Well-formed as XML too, so that a test can hold it to that.
 
 mod charts;
-mod svg;
+pub(super) mod svg;
 
 use std::fmt::Write;
 
@@ -29,6 +29,7 @@ impl Report {
             writeln!(body, "<h1>{a} against {b}</h1>\n<p class=\"dim\">{kind}; {}</p>", self.machine_line());
         self.verdicts(&mut body);
         self.figures(&mut body);
+        self.html_scenarios(&mut body);
         self.chart_sections(&mut body);
         self.agreement_section(&mut body);
         self.conditions_section(&mut body);

@@ -121,7 +121,7 @@ impl Scale {
 }
 
 /// Text that HTML takes as text, in attributes too.
-pub(super) fn escape(text: &str) -> String {
+pub(in crate::report) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,0 +1,187 @@
+//! The scenarios of a report in each of its forms.
+
+use std::fmt::Write;
+
+use comfy_table::{
+    Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, TableComponent, Width, presets,
+};
+
+use super::Report;
+use super::csv::quoted;
+use super::html::svg::escape;
+use super::markdown::escaped;
+use super::table::{COLUMNS, WIDTH};
+use crate::order::Side;
+use crate::scenario::{ScenarioComparison, ScenarioReport};
+
+/// What stands where there is nothing.
+const NONE: &str = "–";
+
+impl Report {
+    /// The verdict on a scenario's figure with its grade; counts have none.
+    fn scenario_verdict(&self, found: &ScenarioComparison) -> String {
+        let Some(verdict) = &found.verdict else { return String::new() };
+        let grade = found.grade.as_ref().map_or_else(String::new, |graded| format!(", {:?}", graded.grade));
+        format!("{}{grade}", self.verdict_in_short(verdict))
+    }
+
+    /// What speaks against scenarios, and how they failed, a line each.
+    fn scenario_doubts(&self) -> Vec<String> {
+        let of_one = |scenario: &ScenarioReport| {
+            let failed =
+                scenario.failure.iter().map(|failure| format!("{} FAILED: {failure}", scenario.name));
+            let label = |side: Option<Side>| side.map_or("", |side| self.label(side));
+            let findings = scenario.findings.iter().map(|found| found.line(scenario, label(found.arm)));
+            failed.chain(findings).collect::<Vec<_>>()
+        };
+        self.scenarios.iter().flat_map(of_one).collect()
+    }
+
+    pub(super) fn write_scenarios(&self, text: &mut String) {
+        if self.scenarios.is_empty() {
+            return;
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
+            table.remove_style(line);
+        }
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let (a, b) = (self.label(Side::A), self.label(Side::B));
+        table.set_header([
+            Cell::new("scenario"),
+            right(a.to_owned()),
+            right(b.to_owned()),
+            right(format!("{a} ÷ {b} [95 %]")),
+            right("verdict, grade".to_owned()),
+        ]);
+        for scenario in self.scenarios.iter().filter(|scenario| !scenario.comparisons.is_empty()) {
+            table.add_row([Cell::new(&scenario.name)]);
+            for found in &scenario.comparisons {
+                let value = |arm| right(found.values(arm).unwrap_or_else(|| "-".to_owned()));
+                table.add_row([
+                    Cell::new(format!("· {}", found.title())),
+                    value(0),
+                    value(1),
+                    right(found.ratio_words().unwrap_or_default()),
+                    right(self.scenario_verdict(found)),
+                ]);
+            }
+        }
+        // After the columns: constraints of columns that do not exist yet are dropped.
+        table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding(if index == 0 { (0, 1) } else { (1, 0) });
+        }
+        if self.scenarios.iter().any(|scenario| !scenario.comparisons.is_empty()) {
+            let _ = writeln!(text, "{table}"); // writing to a String does not fail
+        }
+        for scenario in &self.scenarios {
+            let _ = writeln!(text, "{}", scenario.headline());
+        }
+        for doubt in self.scenario_doubts() {
+            let _ = writeln!(text, "{doubt}");
+        }
+        let _ = writeln!(
+            text,
+            "÷ of scenarios: how many times better A does, by rates or inverse times; counts and shares are only shown"
+        );
+    }
+
+    pub(super) fn markdown_scenarios(&self, text: &mut String) {
+        if self.scenarios.is_empty() {
+            return;
+        }
+        let (a, b) = (escaped(self.label(Side::A)), escaped(self.label(Side::B)));
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "\n| scenario | {a} | {b} | {a} ÷ {b} [95 %] | verdict, grade |");
+        let _ = writeln!(text, "|---|--:|--:|--:|---|");
+        for scenario in &self.scenarios {
+            for found in &scenario.comparisons {
+                let value = |arm| found.values(arm).unwrap_or_else(|| NONE.to_owned());
+                let _ = writeln!(
+                    text,
+                    "| {}: {} | {} | {} | {} | {} |",
+                    escaped(&scenario.name),
+                    escaped(&found.title()),
+                    value(0),
+                    value(1),
+                    found.ratio_words().unwrap_or_else(|| NONE.to_owned()),
+                    escaped(&self.scenario_verdict(found)),
+                );
+            }
+        }
+        let _ = writeln!(text);
+        for line in self.scenarios.iter().map(ScenarioReport::headline) {
+            let _ = writeln!(text, "- {}", escaped(&line));
+        }
+        for line in self.scenario_doubts() {
+            let _ = writeln!(text, "- ⚠ {}", escaped(&line));
+        }
+    }
+
+    pub(super) fn html_scenarios(&self, body: &mut String) {
+        if self.scenarios.is_empty() {
+            return;
+        }
+        let (a, b) = (escape(self.label(Side::A)), escape(self.label(Side::B)));
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            body,
+            "<h2>Scenarios</h2>\n<div class=\"scroll\"><table>\n<tr><th></th><th>{a}</th><th>{b}</th>\
+             <th>{a} ÷ {b} [95 %]</th><th>verdict, grade</th></tr>"
+        );
+        for scenario in &self.scenarios {
+            for found in &scenario.comparisons {
+                let value = |arm| escape(&found.values(arm).unwrap_or_else(|| NONE.to_owned()));
+                let _ = writeln!(
+                    body,
+                    "<tr><td>{}: {}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                    escape(&scenario.name),
+                    escape(&found.title()),
+                    value(0),
+                    value(1),
+                    found.ratio_words().unwrap_or_else(|| NONE.to_owned()),
+                    escape(&self.scenario_verdict(found)),
+                );
+            }
+        }
+        body.push_str("</table></div>\n<ul>\n");
+        for line in self.scenarios.iter().map(ScenarioReport::headline).chain(self.scenario_doubts()) {
+            let _ = writeln!(body, "<li>{}</li>", escape(&line));
+        }
+        body.push_str("</ul>\n");
+    }
+
+    /// A line for each figure of each visit of each scenario, in the columns of the others.
+    pub(super) fn csv_scenarios(&self, text: &mut String) {
+        for scenario in &self.scenarios {
+            for (index, block) in scenario.blocks.iter().enumerate() {
+                for (position, visit) in block.visits.iter().enumerate() {
+                    for value in &visit.figures {
+                        let fields = [
+                            block.restart.to_string(),
+                            block.kind.name().to_owned(),
+                            (index + 1).to_string(),
+                            block.order.clone(),
+                            (position + 1).to_string(),
+                            visit.arm.name().to_owned(),
+                            quoted(self.label(visit.arm)),
+                            visit.side.name().to_owned(),
+                            visit.request.to_string(),
+                            visit.started_ns.to_string(),
+                            quoted(&format!("{}: {}", scenario.name, value.figure)),
+                            String::new(),
+                            value.value.to_string(),
+                            value.unit.clone(),
+                            scenario.codes_in_short(&value.figure, index),
+                        ];
+                        text.push_str(&fields.join(","));
+                        text.push_str("\r\n");
+                    }
+                }
+            }
+        }
+    }
+}
