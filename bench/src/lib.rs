@@ -38,6 +38,7 @@ pub mod sweep;
 pub mod validity;
 mod weights;
 mod work;
+pub mod worker;
 
 pub use agreement::{
     Agreement, DepthBand, Flip, KlSummary, MeanInterval, NonFinite, RowComparison, argmax, compare_rows,
@@ -52,6 +53,6 @@ pub use options::{BenchOptions, Subject, Text};
 pub use plan::{Plan, PlannedArm};
 pub use report::Report;
 pub use reporter::{Phase, Reporter, Silent};
-pub use session::{run, run_models};
+pub use session::{note_hang, run, run_models};
 pub use weights::{ArmWeights, Grade, Graded, SameBits, TensorPair, WeightProof};
 pub use work::BUILT_IN_TEXT;

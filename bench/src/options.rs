@@ -94,6 +94,11 @@ pub struct BenchOptions {
     pub servers: Vec<Arc<RemoteServer>>,
     /// What can show the weights of both arms, if anything here can.
     pub same_bits: Option<Arc<dyn SameBits>>,
+    /// Whether only one arm is loaded at a time, for models that do not fit twice: it is loaded anew at each switch.
+    pub swap: bool,
+    /// Where blocks are noted as they are done, for the process after this one if an engine takes this one down. What is
+    /// there already of the same run is gone on with.
+    pub journal: Option<PathBuf>,
     /// The version of the program, for the manifest.
     pub duet_version: String,
     /// What time is measured with.
@@ -140,6 +145,8 @@ impl BenchOptions {
             watch_machine: true,
             servers: Vec::new(),
             same_bits: None,
+            swap: false,
+            journal: None,
             duet_version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: Arc::new(SystemClock::default()),
         }

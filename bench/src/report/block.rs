@@ -21,6 +21,20 @@ pub struct Block {
     pub order: String,
     /// Its visits in the order of time; those of an arm that had failed are missing.
     pub visits: Vec<Visit>,
+    /// Why it has none, where an engine took its process down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+}
+
+/// How a block was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// `CRASH` or `HANG`.
+    pub code: Code,
+    /// The arm whose visit it was.
+    pub arm: Side,
+    /// In one sentence.
+    pub detail: String,
 }
 
 /// What a block is for.
@@ -60,6 +74,9 @@ pub struct Visit {
     pub ids_sha256: String,
     /// From the start of the run to the start of the visit.
     pub started_ns: u64,
+    /// How long the model took to load before it, where only one is loaded at a time and the other was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_ns: Option<u64>,
     /// The steps thrown away before; absent without a switch.
     pub wash_out: Option<WashOut>,
     /// At the runner's level.

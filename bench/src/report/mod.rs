@@ -16,7 +16,7 @@ pub(crate) mod words;
 
 use std::collections::BTreeMap;
 
-pub use block::{Block, BlockKind, Visit, VisitFailure};
+pub use block::{Block, BlockKind, Lost, Visit, VisitFailure};
 pub(crate) use build::{ArmFacts, Found, build};
 use duet_core::MemoryReport;
 pub use merge::MergeError;
@@ -91,7 +91,8 @@ pub struct Manifest {
     pub kv_type: Option<String>,
     /// How engines that can choose were asked to hold quantised weights ("auto", "packed", "dense").
     pub weights_mode: String,
-    /// How the arms share the machine: "resident" (both loaded into one process).
+    /// How the arms share the machine: "resident" (both loaded into one process) or "swap" (one at a time, loaded anew at
+    /// each switch).
     pub mode: String,
 }
 
@@ -269,6 +270,13 @@ impl Report {
         self.arms.iter().all(|arm| arm.failure.is_none())
             && self.scenarios.iter().all(|scenario| scenario.failure.is_none())
             && (self.agreement.is_some() || self.plan.n_windows == 0)
+    }
+
+    /// Says why the agreement is missing that was asked for.
+    pub(crate) fn give_up_agreement(&mut self, why: String) {
+        self.notes.push(why.clone());
+        self.no_agreement = Some(why);
+        self.plan.n_windows = self.plan.n_windows.max(1);
     }
 
     /// What a process that made this report should exit with: 0, or 2 if it is not complete.

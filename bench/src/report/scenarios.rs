@@ -13,11 +13,23 @@ use super::markdown::escaped;
 use super::table::{COLUMNS, WIDTH};
 use crate::order::Side;
 use crate::scenario::{ScenarioComparison, ScenarioReport};
+use crate::stats::{median, quantile};
 
 /// What stands where there is nothing.
 const NONE: &str = "–";
 
 impl Report {
+    /// How long each arm took to load anew where only one is loaded at a time, median (lowest–highest).
+    pub(super) fn reload_words(&self) -> Option<[String; 2]> {
+        let of_arm = |side: Side| {
+            let visits = self.blocks.iter().flat_map(|block| &block.visits).filter(|visit| visit.arm == side);
+            let times: Vec<f64> = visits.filter_map(|visit| Some(visit.reload_ns? as f64 / 1e9)).collect();
+            let (low, high) = (quantile(&times, 0.0)?, quantile(&times, 1.0)?);
+            Some(format!("{:.2} ({low:.2}–{high:.2})", median(&times)?))
+        };
+        Some([of_arm(Side::A)?, of_arm(Side::B)?])
+    }
+
     /// The verdict on a scenario's figure with its grade; counts have none.
     fn scenario_verdict(&self, found: &ScenarioComparison) -> String {
         let Some(verdict) = &found.verdict else { return String::new() };

@@ -89,7 +89,11 @@ impl Report {
                 [ratio, verdict],
             );
         }
+
         let none = || [String::new(), String::new()];
+        if let Some(reload) = self.reload_words() {
+            row("reload, s", &|arm| Some(reload[arm.side.index()].clone()), none());
+        }
         row("load, s", &|arm| Some(format!("{:.2}", arm.loaded.as_ref()?.load_ns as f64 / 1e9)), none());
         let read = |arm: &ArmReport| Some(mb(arm.loaded.as_ref()?.weight_bytes_per_token as i64));
         row("weights/token, MB", &read, none());
@@ -167,6 +171,12 @@ impl Report {
         }
         for note in &self.notes {
             let _ = writeln!(text, "note: {note}");
+        }
+        if self.manifest.mode == "swap" {
+            let _ = writeln!(
+                text,
+                "one arm at a time: the model is loaded anew at each switch, which no figure but reload holds"
+            );
         }
         self.write_definitions(text);
     }

@@ -83,7 +83,7 @@ fn spread(blocks: &[ScenarioBlock], figure: &ScenarioValue, arm: Side) -> Option
 /// The block as the common road knows blocks, with the figure's cost as its only time.
 fn as_block(block: &ScenarioBlock, figure: &ScenarioValue, n_decode: usize) -> Block {
     let visits = block.visits.iter().map(|visit| as_visit(visit, figure, n_decode)).collect();
-    Block { kind: block.kind, restart: block.restart, order: block.order.clone(), visits }
+    Block { kind: block.kind, restart: block.restart, order: block.order.clone(), visits, lost: None }
 }
 
 fn as_visit(visit: &ScenarioVisit, figure: &ScenarioValue, n_decode: usize) -> Visit {
@@ -104,6 +104,7 @@ fn as_visit(visit: &ScenarioVisit, figure: &ScenarioValue, n_decode: usize) -> V
         request: visit.request,
         ids_sha256: visit.ids_sha256.clone(),
         started_ns: visit.started_ns,
+        reload_ns: None,
         wash_out: None,
         runner: None,
         engine: sample,

@@ -37,6 +37,10 @@ pub(crate) async fn run(stage: Stage<'_>) -> Vec<ScenarioReport> {
     if works.is_empty() {
         return Vec::new();
     }
+    if stage.options.swap {
+        let detail = "scenarios need both arms loaded, and only one is at a time (--swap)".to_owned();
+        return works.iter().map(|work| skipped(work, SkipReason::Room, detail.clone())).collect();
+    }
     if let Some(failed) = &stage.failed {
         let detail = format!("{failed} had failed");
         return works.iter().map(|work| skipped(work, SkipReason::Arm, detail.clone())).collect();

@@ -4,6 +4,7 @@
 //! other one is still measured, and the report says what happened.
 
 mod arm;
+mod journal;
 pub(crate) mod schedule;
 mod visit;
 
@@ -16,6 +17,8 @@ use duet_core::model::ModelInfo;
 use duet_core::registry::Registry;
 
 use self::arm::Arm;
+use self::journal::Journal;
+pub use self::journal::note_hang;
 use self::schedule::{Counts, Piloted, Planned};
 use self::visit::Measure;
 use crate::agreement::{self, Agreement, AgreementError, AgreementWork};
@@ -27,7 +30,7 @@ use crate::machine::Machine;
 use crate::options::BenchOptions;
 use crate::order::{Side, block_orders};
 use crate::plan::{Plan, PlannedArm};
-use crate::report::{Block, BlockKind, Found, Manifest, Report, build};
+use crate::report::{Block, BlockKind, Found, Manifest, Report, Visit, build};
 use crate::reporter::{Phase, Reporter};
 use crate::scenario::{self, Stage};
 use crate::weights::{ArmWeights, WeightProof, prove};
@@ -74,40 +77,62 @@ pub async fn run_models(
     plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
     reporter.planned(&plan);
 
+    let mut journal =
+        options.journal.as_deref().map(|path| Journal::open(path, &work.ids_sha256)).transpose()?;
     let files = hash_all(models, &reporter).await?;
     let mut arms = inputs.map(|input| Arm::new(input, files.clone(), reporter.clone()));
     let measure = Measure { work: &work, options, begin };
     for (side, arm) in Side::BOTH.into_iter().zip(&mut arms) {
         arm.load(options, context_length).await;
         arm.warm_up(&measure, side).await;
+        if options.swap {
+            arm.unload().await;
+        }
     }
     probe_memory(&mut arms, options).await;
     let pace = pace(&arms, work.sizes);
-    if let (Some(pace), Some(budget)) = (pace, options.budget) {
-        counts = fit(counts, pace.block, budget, reporter.as_ref());
+    let decided = journal.as_ref().and_then(Journal::counts);
+    match (decided, pace, options.budget) {
+        (Some((decided, _)), ..) => counts = decided,
+        (None, Some(pace), Some(budget)) => counts = fit(counts, pace.block, budget, reporter.as_ref()),
+        _ => {}
     }
+    decide(&mut journal, counts, false)?;
     if let Some(pace) = pace {
         reporter.estimated(counts.time(pace.block) + pace.agreement);
     }
-    let mut run =
-        Run { measure, arms: &mut arms, reporter: reporter.as_ref(), blocks: Vec::new(), before: None };
+    let mut run = Run {
+        measure,
+        arms: &mut arms,
+        reporter: reporter.as_ref(),
+        blocks: journal.as_mut().map(|journal| std::mem::take(&mut journal.blocks)).unwrap_or_default(),
+        context_length,
+        restart: journal.as_ref().map_or(0, |journal| journal.n_processes),
+        journal,
+        before: None,
+        n_planned: 0,
+    };
     // A stream of coins of its own, so that the A/B orders do not depend on how many A/A blocks there are.
-    run.blocks(&schedule::aa(!options.seed, counts.n_aa, 1), &Phase::NoiseFloor).await;
+    run.blocks(&schedule::aa(!options.seed, counts.n_aa, 1), &Phase::NoiseFloor).await?;
     let orders = block_orders(options.seed, counts.n_pilot + counts.n_ab);
     let (pilots, orders) = orders.split_at(counts.n_pilot);
     let request = 1 + 2 * counts.n_aa;
-    run.blocks(&schedule::ab(BlockKind::Pilot, pilots, request), &Phase::Pilot).await;
-    if let Some(piloted) = schedule::from_pilot(&run.blocks, options.margin, counts.n_ab) {
+    run.blocks(&schedule::ab(BlockKind::Pilot, pilots, request), &Phase::Pilot).await?;
+    let is_piloted = decided.is_some_and(|(_, piloted)| piloted);
+    if let Some(piloted) =
+        schedule::from_pilot(&run.blocks, options.margin, counts.n_ab).filter(|_| !is_piloted)
+    {
         let n_processes = options.n_processes as usize;
         counts.n_ab = piloted.n_ab.div_ceil(n_processes).max(schedule::LEAST.min(counts.n_ab));
         say_piloted(&piloted, counts.n_ab, options, pace, reporter.as_ref());
+        decide(&mut run.journal, counts, true)?;
     }
     let request = request + 2 * counts.n_pilot;
-    run.blocks(&schedule::ab(BlockKind::Ab, &orders[..counts.n_ab], request), &Phase::Measuring).await;
+    run.blocks(&schedule::ab(BlockKind::Ab, &orders[..counts.n_ab], request), &Phase::Measuring).await?;
     let blocks = run.blocks;
     plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
 
-    let agreement = agree(&mut arms, &work, reporter.as_ref()).await;
+    let agreement = agree(&mut arms, &work, options.swap, reporter.as_ref()).await;
     for arm in &arms {
         arm.unload().await;
     }
@@ -130,7 +155,7 @@ pub async fn run_models(
         threads: options.threads,
         kv_type: options.kv_type.map(|kv_type| format!("{kv_type:?}").to_lowercase()),
         weights_mode: mode_name(options.weights).to_owned(),
-        mode: "resident".to_owned(),
+        mode: if options.swap { "swap" } else { "resident" }.to_owned(),
     };
     let found = Found { blocks, agreement, weights, scenarios };
     Ok(build(manifest, plan, arms.map(Arm::into_facts), found))
@@ -154,32 +179,74 @@ struct Run<'a> {
     arms: &'a mut [Arm; 2],
     reporter: &'a dyn Reporter,
     blocks: Vec<Block>,
+    journal: Option<Journal>,
+    context_length: u32,
+    /// Processes before this one.
+    restart: u32,
     /// The arm of the visit before.
     before: Option<Side>,
+    /// Blocks planned so far, those of earlier processes among them.
+    n_planned: usize,
 }
 
 impl Run<'_> {
-    /// Measures these blocks, one after the other.
-    async fn blocks(&mut self, planned: &[Planned], phase: &Phase) {
+    /// Where only one arm is loaded at a time: frees the other one and loads this one; how long that took.
+    async fn swap_to(&mut self, side: Side) -> Option<u64> {
+        let options = self.measure.options;
+        if !options.swap || self.arms[side.index()].running().is_none() {
+            return None;
+        }
+        self.arms[side.other().index()].unload().await;
+        let begin = options.clock.now();
+        self.arms[side.index()].load(options, self.context_length).await;
+        Some(nanos(options.clock.now().saturating_sub(begin)))
+    }
+
+    /// Measures these blocks, one after the other, but for those that an earlier process has done or lost.
+    async fn blocks(&mut self, planned: &[Planned], phase: &Phase) -> Result<(), BenchError> {
         let total: u64 = planned.iter().map(|block| block.visits.len() as u64).sum();
         let mut done = 0;
         for planned in planned {
+            self.n_planned += 1;
+            if self.n_planned <= self.blocks.len() {
+                done += planned.visits.len() as u64;
+                continue;
+            }
             let visits = Vec::with_capacity(planned.visits.len());
-            let mut block = Block { kind: planned.kind, restart: 0, order: planned.order.clone(), visits };
+            let (kind, order) = (planned.kind, planned.order.clone());
+            let mut block = Block { kind, restart: self.restart, order, visits, lost: None };
             for (number, &visit) in planned.visits.iter().enumerate() {
                 self.reporter.progress(phase, done, total);
                 done += 1;
-                let during = format!("block {}, visit {}", self.blocks.len() + 1, number + 1);
+                let index = self.blocks.len();
+                if let Some(journal) = &mut self.journal {
+                    journal.begin(index, kind, &block.order, visit.arm)?;
+                }
+                let during = format!("block {}, visit {}", index + 1, number + 1);
                 let switched = self.before != Some(visit.arm);
+                let reload = if switched { self.swap_to(visit.arm).await } else { None };
                 let arm = &mut self.arms[visit.arm.index()];
-                block.visits.extend(arm.visit(&self.measure, visit, switched, during).await);
+                let measured = arm.visit(&self.measure, visit, switched, during).await;
+                block.visits.extend(measured.map(|visit| Visit { reload_ns: reload, ..visit }));
                 self.before = Some(visit.arm);
+            }
+            if let Some(journal) = &mut self.journal {
+                journal.done(&block)?;
             }
             self.blocks.push(block);
         }
         if total > 0 {
             self.reporter.progress(phase, total, total);
         }
+        Ok(())
+    }
+}
+
+/// Notes how many blocks there are.
+fn decide(journal: &mut Option<Journal>, counts: Counts, piloted: bool) -> Result<(), BenchError> {
+    match journal {
+        Some(journal) => journal.decided(counts, piloted),
+        None => Ok(()),
     }
 }
 
@@ -251,6 +318,9 @@ fn sizes(options: &BenchOptions, inputs: &[ArmInput; 2], counts: Counts) -> Resu
     let mut sizes = Sizes::new(options, context, n_vocab.unwrap_or(1), counts.n_requests());
     if has_server(options, inputs.iter().map(|input| input.backend.info().id)) {
         sizes.n_windows = 0; // no logits come over HTTP
+    }
+    if options.swap {
+        sizes.n_windows = 0; // a window's logits are compared while both are loaded
     }
     let n_needed = sizes.longest();
     match u32::try_from(n_needed) {
@@ -354,8 +424,16 @@ fn pace(arms: &[Arm; 2], sizes: Sizes) -> Option<Pace> {
     Some(Pace { block: duration(block)?, agreement: duration(agreement)? })
 }
 
-async fn agree(arms: &mut [Arm; 2], work: &Work, reporter: &dyn Reporter) -> Result<Agreement, String> {
+async fn agree(
+    arms: &mut [Arm; 2],
+    work: &Work,
+    swap: bool,
+    reporter: &dyn Reporter,
+) -> Result<Agreement, String> {
     let sizes = work.sizes;
+    if sizes.n_windows == 0 && swap {
+        return Err("only one arm is loaded at a time".to_owned());
+    }
     if sizes.n_windows == 0 {
         return Err("not asked for".to_owned());
     }

@@ -69,6 +69,7 @@ impl Measure<'_> {
             request,
             ids_sha256,
             started_ns,
+            reload_ns: None,
             wash_out,
             runner,
             engine,

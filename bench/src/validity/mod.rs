@@ -60,11 +60,15 @@ pub enum Code {
     AaBias,
     /// The arms compute too differently for what they hold.
     Fidelity,
+    /// An engine took its process down.
+    Crash,
+    /// An engine did not come to an end.
+    Hang,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 20] = [
         Code::Trend,
         Code::Changepoint,
         Code::Carryover,
@@ -83,6 +87,8 @@ impl Code {
         Code::Ceiling,
         Code::AaBias,
         Code::Fidelity,
+        Code::Crash,
+        Code::Hang,
     ];
 
     /// As it is written: "CACHE_HIT".
@@ -106,6 +112,8 @@ impl Code {
             Self::Ceiling => "CEILING",
             Self::AaBias => "AA_BIAS",
             Self::Fidelity => "FIDELITY",
+            Self::Crash => "CRASH",
+            Self::Hang => "HANG",
         }
     }
 }

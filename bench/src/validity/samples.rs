@@ -9,6 +9,13 @@ use crate::report::{Block, Level, Metric, Visit};
 pub(super) fn find(blocks: &[Block], planned: Planned) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
+        findings.extend(block.lost.as_ref().map(|lost| Finding {
+            code: lost.code,
+            arm: Some(lost.arm),
+            metrics: Metric::ALL.to_vec(),
+            blocks: vec![index],
+            detail: lost.detail.clone(),
+        }));
         for visit in &block.visits {
             let mut found = |code, metrics: &[Metric], detail: String| {
                 let arm = Some(visit.arm);

@@ -20,3 +20,5 @@ mod statistics;
 mod stub;
 mod support;
 mod synthetic;
+#[cfg(unix)]
+mod workers;

@@ -243,7 +243,8 @@ async fn what_a_server_should_not_do_is_out_of_the_verdict() {
 #[tokio::test]
 async fn numbers_out_of_range_are_usage_errors() {
     let dir = tempfile::tempdir().unwrap();
-    let wrong: [(&str, fn(&mut ScenarioOptions)); 9] = [
+    type Change = fn(&mut ScenarioOptions);
+    let wrong: [(&str, Change); 9] = [
         ("streams", |options| options.streams = vec![1, 0]),
         ("number of stream counts", |options| options.streams = vec![]),
         ("streams", |options| options.streams = vec![100_000]),

@@ -67,6 +67,8 @@ pub(crate) enum Logits {
     AsTheyAre,
     Times(f32),
     NanAt(u64),
+    /// The process ends where the logits of a whole prompt are asked for, as an agreement does.
+    AbortOnAll,
 }
 
 /// An engine of known behaviour.
@@ -83,6 +85,33 @@ pub(crate) struct TestBackend {
     /// What it reports, if that is not what its layout takes.
     pub(crate) kv_bytes: Option<u64>,
     pub(crate) bits_per_weight: f64,
+    pub(crate) disaster: Option<Disaster>,
+}
+
+/// What takes the process down, once.
+#[derive(Debug, Clone)]
+pub(crate) struct Disaster {
+    /// At which step.
+    pub(crate) step: u64,
+    /// Made when it happens; with it there already, nothing does.
+    pub(crate) marker: std::path::PathBuf,
+    /// Whether the step never ends, instead of the process.
+    pub(crate) hangs: bool,
+}
+
+impl Disaster {
+    fn strike(&self, step: u64) {
+        if step < self.step || self.marker.exists() {
+            return;
+        }
+        std::fs::write(&self.marker, b"").expect("the test's own folder");
+        if self.hangs {
+            loop {
+                std::thread::park();
+            }
+        }
+        std::process::abort();
+    }
 }
 
 pub(crate) fn backend(id: &'static str) -> TestBackend {
@@ -100,6 +129,7 @@ pub(crate) fn backend(id: &'static str) -> TestBackend {
         },
         kv_bytes: None,
         bits_per_weight: 5.0,
+        disaster: None,
     }
 }
 
@@ -110,6 +140,7 @@ struct TestRunner {
     cost: Option<(Cost, Noise)>,
     n_tokens: Vec<usize>,
     n_collected: u64,
+    disaster: Option<Disaster>,
     buffer: Vec<f32>,
 }
 
@@ -134,8 +165,11 @@ impl ModelRunner for TestRunner {
             let ns = cost.per_token.as_nanos() as f64 * factor;
             cost.clock.0.fetch_add(ns as u64, Ordering::SeqCst);
         }
-        let n = self.n_collected;
+        let (n, n_vocab) = (self.n_collected, self.inner.n_vocab());
         self.n_collected += 1;
+        if let Some(disaster) = &self.disaster {
+            disaster.strike(n);
+        }
         let output = self.inner.collect()?;
         self.buffer.clear();
         self.buffer.extend_from_slice(output.logits);
@@ -144,6 +178,8 @@ impl ModelRunner for TestRunner {
             Logits::Times(factor) => self.buffer.iter_mut().for_each(|logit| *logit *= factor),
             Logits::NanAt(step) if n >= step => self.buffer.iter_mut().for_each(|logit| *logit = f32::NAN),
             Logits::NanAt(_) => {}
+            Logits::AbortOnAll if self.buffer.len() > 8 * n_vocab => std::process::abort(),
+            Logits::AbortOnAll => {}
         }
         Ok(StepOutput { logits: &self.buffer, ..output })
     }
@@ -246,6 +282,7 @@ impl InferenceBackend for TestBackend {
                 cost: this.cost.map(|cost| (cost.clone(), Noise::new(cost.seed))),
                 n_tokens: Vec::new(),
                 n_collected: 0,
+                disaster: this.disaster,
                 buffer: Vec::new(),
             };
             Ok((runner, info))

@@ -182,7 +182,7 @@ impl Run<'_> {
             let visit = self.visit(arm, side, kind, number, visits.len(), 1 + 2 * index + n_earlier);
             visits.push(visit);
         }
-        Block { kind, restart: 0, order, visits }
+        Block { kind, restart: 0, order, visits, lost: None }
     }
 
     fn visit(
@@ -272,6 +272,7 @@ impl Run<'_> {
             request,
             ids_sha256,
             started_ns,
+            reload_ns: None,
             wash_out: switched.then(|| WashOut { step_ns: vec![1; 16], steady }),
             runner: Some(runner),
             engine,

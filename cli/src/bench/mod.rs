@@ -123,6 +123,19 @@ pub(crate) struct RunArguments {
     /// Type of both KV caches [default: each engine's own]
     #[arg(long, value_parser = ["f16", "f32", "q8_0"])]
     kv_type: Option<String>,
+    /// Load only one engine at a time, for models that do not fit twice; each switch loads anew, and nothing is compared
+    /// but speed
+    #[arg(long)]
+    swap: bool,
+    /// Seconds without a sign of life after which an engine counts as hung; loading is in it
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
+    /// Measure in this process, and note each block here
+    #[arg(long, hide = true)]
+    journal: Option<PathBuf>,
+    /// Nothing but the blocks, because something else took the process before down
+    #[arg(long, hide = true)]
+    blocks_alone: bool,
     /// Of how many processes this is one
     #[arg(long, hide = true)]
     processes: Option<u32>,
@@ -164,21 +177,20 @@ async fn run(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Resu
     if !arguments.depths.is_empty() {
         return sweep(arguments, output).await;
     }
-    let n_processes = arguments.restarts.unwrap_or(if arguments.full { 3 } else { 1 });
-    let report = match n_processes {
-        1 => {
-            let options = match options::options(arguments) {
-                Ok(options) => options,
-                Err(problem) => {
-                    say(&format!("duet: {problem}"));
-                    return Ok(USAGE);
-                }
-            };
-            measure(&options).await
+    // Before a process is started for it: what is wrong with the command line is said once.
+    let options = match options::options(arguments) {
+        Ok(options) => options,
+        Err(problem) => {
+            say(&format!("duet: {problem}"));
+            return Ok(USAGE);
         }
-        n => return processes::run(arguments, output, n),
     };
-    match report {
+    if arguments.journal.is_none() {
+        let n_processes = arguments.restarts.unwrap_or(if arguments.full { 3 } else { 1 });
+        return processes::run(arguments, output, n_processes).await;
+    }
+    processes::end_with_parent();
+    match measure(&options).await {
         Ok(report) => {
             write(&report, output)?;
             Ok(report.exit_code())

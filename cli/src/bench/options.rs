@@ -42,7 +42,9 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
     options.weights = load.weights();
     options.kv_type = load.kv_type();
     options.threads = arguments.threads;
-    if !arguments.no_proof {
+    options.swap = arguments.swap;
+    options.journal.clone_from(&arguments.journal);
+    if !arguments.no_proof && !arguments.blocks_alone {
         options.same_bits = Some(Arc::new(crate::same_bits::Converted));
     }
     options.duet_version = env!("CARGO_PKG_VERSION").into();
@@ -53,6 +55,10 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
     set(&mut options.n_agreement, arguments.agreement);
     set(&mut options.seed, arguments.seed);
     set(&mut options.margin, arguments.margin.map(|percent| percent / 100.0));
+    if arguments.blocks_alone {
+        options.n_agreement = 0;
+        options.scenarios.kinds.clear();
+    }
     if let Some(n_blocks) = arguments.blocks {
         (options.n_blocks, options.n_pilot_blocks, options.budget) = (n_blocks, 0, None);
     }

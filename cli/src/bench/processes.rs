@@ -1,19 +1,21 @@
-//! A measurement in several processes, one after the other: what differs from one start to the next is in the interval
-//! then, and an engine that takes its process down costs one of them.
+//! A measurement in processes of its own, one or several after each other: what differs from one start to the next is in
+//! the interval then, and an engine that takes its process down costs one block.
 
 use std::ffi::OsString;
-use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
 use duet_bench::report::Report;
 use duet_bench::scenario::ScenarioWork;
+use duet_bench::worker::{Worker, WorkerError, supervise};
 
 use super::{OutputArguments, RunArguments, write};
 use crate::say;
 
-/// Runs this program `n_processes` times and puts the reports together. The first process also compares the logits and
-/// the weights, measures the noise floor, and with `--full` says how many blocks it takes.
-pub(super) fn run(
+/// Measures in `n_processes` processes of this program, one after the other, and puts the reports together. The first one
+/// also compares the logits and the weights, measures the noise floor, and with `--full` says how many blocks it takes. A
+/// process that an engine takes down is started again and goes on after the block that was lost.
+pub(super) async fn run(
     arguments: &RunArguments,
     output: &OutputArguments,
     n_processes: u32,
@@ -22,29 +24,55 @@ pub(super) fn run(
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let mut reports: Vec<Report> = Vec::new();
     for index in 0..n_processes {
-        let path = folder.path().join(format!("{index}.json"));
         let n_blocks = reports.first().map(|first| first.plan.orders.len());
-        say(&format!("process {} of {n_processes}", index + 1));
-        let status = Command::new(&program)
-            .args(child_arguments(arguments, index, n_processes, n_blocks, reports.first().and_then(rate)))
-            .arg("--json")
-            .arg(&path)
-            .stdout(std::process::Stdio::null())
-            .status()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        match Report::read(&path) {
+        if n_processes > 1 {
+            say(&format!("process {} of {n_processes}", index + 1));
+        }
+        let file = |what: &str| folder.path().join(format!("{index}-{what}"));
+        let (journal, report) = (file("journal"), file("report.json"));
+        let mut line =
+            child_arguments(arguments, index, n_processes, n_blocks, reports.first().and_then(rate));
+        line.extend(["--journal".into(), journal.clone().into(), "--json".into(), report.clone().into()]);
+        let worker = Worker {
+            program: program.clone(),
+            arguments: line,
+            blocks_alone: vec!["--blocks-alone".into()],
+            journal,
+            report,
+            patience: Duration::from_secs(arguments.patience),
+        };
+        match supervise(&worker, say).await {
             Ok(report) => reports.push(report),
-            Err(error) if index == 0 => {
-                // Its own message is on the terminal already; nothing can be measured at all.
-                say(&format!("duet: the first process gave no report ({status}): {error}"));
+            Err(WorkerError::Ended { status }) if index == 0 => {
+                // Its own message is on the terminal already, unless a signal ended it; nothing can be measured at all.
+                if status.code().is_none() {
+                    say(&format!(
+                        "duet: an engine took the process down before anything was measured ({status})"
+                    ));
+                }
                 return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
             }
-            Err(_) => say(&format!("process {} gave no report ({status}); the others count", index + 1)),
+            Err(error) if index == 0 => return Err(error.into()),
+            Err(error) => say(&format!(
+                "process {} gave no report ({}); the others count",
+                index + 1,
+                duet_core::chain(&error)
+            )),
         }
     }
     let report = Report::merge(reports)?;
     write(&report, output)?;
     Ok(report.exit_code())
+}
+
+/// Ends this process when the one that started it does, however that ends. Linux only; elsewhere a killed parent leaves
+/// the measurement to run to its end.
+pub(super) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: PR_SET_PDEATHSIG takes a signal's number and touches no memory.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
 }
 
 /// The rate of arrivals that the first process found out: the others have to keep it.
@@ -88,7 +116,12 @@ fn child_arguments(
     flag("--streams", listed(&arguments.streams.iter().map(u32::to_string).collect::<Vec<_>>()));
     flag("--rate", rate.or(arguments.rate).map(|rate| rate.to_string()));
     flag("--processes", Some(n_processes.to_string()));
-    for (name, given) in [("--quick", arguments.quick), ("--full", arguments.full), ("--no-proof", later)] {
+    for (name, given) in [
+        ("--quick", arguments.quick),
+        ("--full", arguments.full),
+        ("--no-proof", later || arguments.no_proof),
+        ("--swap", arguments.swap),
+    ] {
         if given {
             line.push(name.into());
         }
