@@ -76,6 +76,16 @@ pub enum BenchError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of prompts is not what it should be.
+    #[error("{}, line {line}: {message}", path.display())]
+    Prompts {
+        /// The file, or the name of a built-in set.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The text is too short for the work.
     #[error("the text has {n_tokens} tokens, and this work needs {n_needed}; give a longer one")]
     TextTooShort {

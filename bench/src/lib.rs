@@ -27,6 +27,7 @@ mod options;
 pub mod order;
 pub mod parity;
 mod plan;
+pub mod prompts;
 pub mod report;
 mod reporter;
 pub mod roofline;

@@ -37,6 +37,10 @@ pub enum Text {
     },
     /// A UTF-8 file.
     File(PathBuf),
+    /// JSON lines with prompts, messages or token ids; see [`crate::prompts`].
+    Prompts(PathBuf),
+    /// A built-in set of prompts, by name.
+    Set(String),
 }
 
 /// What to measure, and how much of it. [`BenchOptions::new`] is sized for less than a quarter of an hour,

@@ -1,10 +1,13 @@
 //! The ids both arms get: tokenised once, hashed, cut into requests and windows.
 
+use std::path::{Path, PathBuf};
+
 use duet_core::text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::BenchError;
 use crate::files::hash_ids;
 use crate::options::{BenchOptions, Text};
+use crate::prompts::{Prompts, built_in, names, parse};
 
 /// The text that the bench brings along: chapter 24 of Jane Austen's Northanger Abbey (1817), in the
 /// public domain.
@@ -20,13 +23,49 @@ impl Text {
     }
 
     /// Its name and content.
-    pub(crate) fn read(&self) -> Result<(String, String), BenchError> {
+    pub(crate) fn read(&self) -> Result<(String, Prompts), BenchError> {
+        let file = |path: &PathBuf| match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text),
+            Err(source) => Err(BenchError::File { path: path.clone(), source }),
+        };
         match self {
-            Text::Inline { name, text } => Ok((name.clone(), text.clone())),
-            Text::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok((path.display().to_string(), text)),
-                Err(source) => Err(BenchError::File { path: path.clone(), source }),
+            Text::Inline { name, text } => Ok((name.clone(), Prompts::Text(text.clone()))),
+            Text::File(path) => Ok((path.display().to_string(), Prompts::Text(file(path)?))),
+            Text::Prompts(path) => Ok((path.display().to_string(), parse(path, &file(path)?)?)),
+            Text::Set(name) => {
+                let lines = built_in(name).ok_or_else(|| BenchError::Option {
+                    option: "prompts",
+                    message: format!("has no set `{name}`; there are {}", names().join(", ")),
+                })?;
+                Ok((format!("prompts of the kind {name} (built in)"), parse(Path::new(name), lines)?))
+            }
+        }
+    }
+}
+
+impl Prompts {
+    /// Token ids of the whole; ids of a user's have to be in the vocabulary.
+    pub(crate) fn ids(&self, tokenizer: &dyn Tokenizer) -> Result<Vec<TokenId>, BenchError> {
+        match self {
+            Self::Text(text) => Ok(tokenizer.encode(text, EncodeOptions::default())?),
+            Self::Ids(ids) => match ids.iter().find(|id| **id >= tokenizer.vocab_size()) {
+                None => Ok(ids.clone()),
+                Some(id) => {
+                    let message = format!(
+                        "have the id {id}, and the vocabulary ends at {}",
+                        tokenizer.vocab_size().saturating_sub(1)
+                    );
+                    Err(BenchError::Option { option: "prompts", message })
+                }
             },
+        }
+    }
+
+    /// What there is to compare two tokenizers with.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Ids(_) => "",
         }
     }
 }
@@ -86,11 +125,11 @@ impl Work {
     /// `Tokenize`; `TextTooShort` where it is not enough for the requests or for a single window.
     pub(crate) fn new(
         name: String,
-        text: &str,
+        text: &Prompts,
         tokenizer: &dyn Tokenizer,
         mut sizes: Sizes,
     ) -> Result<Self, BenchError> {
-        let ids = tokenizer.encode(text, EncodeOptions::default())?;
+        let ids = text.ids(tokenizer)?;
         let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
         let n_bos = usize::from(bos.is_some());
         let request = (sizes.n_prompt + sizes.n_decode).max(sizes.n_wash_out + 1) - n_bos;
@@ -102,6 +141,11 @@ impl Work {
         sizes.n_windows = sizes.n_windows.min(ids.len() / window);
         let stride = (ids.len() - request) / (sizes.n_requests - 1);
         Ok(Self { ids_sha256: hash_ids(&ids), ids, bos, sizes, stride, text_name: name })
+    }
+
+    /// All ids, as they were tokenised.
+    pub(crate) fn ids(&self) -> &[TokenId] {
+        &self.ids
     }
 
     pub(crate) fn n_tokens(&self) -> usize {
@@ -147,7 +191,8 @@ mod tests {
     fn requests_and_windows_are_cut_to_size() {
         let sizes = Sizes { n_prompt: 6, n_decode: 2, n_requests: 5, n_windows: 3, window: 5, n_wash_out: 4 };
         let text = "abcdefghijklm";
-        let work = Work::new("t".into(), text, &ByteTokenizer::default(), sizes).unwrap();
+        let work =
+            Work::new("t".into(), &Prompts::Text(text.into()), &ByteTokenizer::default(), sizes).unwrap();
         let starts: Vec<_> = (0..5).map(|index| work.request(index)).collect();
         let bos = ByteTokenizer::BOS;
         for (index, ids) in starts.iter().enumerate() {
@@ -155,9 +200,13 @@ mod tests {
         }
         assert_eq!(work.window(2, 5), [bos, 105, 106, 107, 108]);
         assert_eq!(work.wash_out(), [bos, 97, 98, 99, 100]);
-        let shorter = Work::new("t".into(), &text[..11], &ByteTokenizer::default(), sizes).unwrap();
+        let shorter =
+            Work::new("t".into(), &Prompts::Text(text[..11].into()), &ByteTokenizer::default(), sizes)
+                .unwrap();
         assert_eq!((shorter.sizes.n_windows, shorter.sizes.window), (2, 5), "as many windows as there are");
-        let error = Work::new("t".into(), &text[..10], &ByteTokenizer::default(), sizes).unwrap_err();
+        let error =
+            Work::new("t".into(), &Prompts::Text(text[..10].into()), &ByteTokenizer::default(), sizes)
+                .unwrap_err();
         assert_eq!(error.to_string(), "the text has 10 tokens, and this work needs 11; give a longer one");
     }
 

@@ -23,7 +23,14 @@ impl Prompts {
     /// # Errors
     /// `Tokenize`; `Option` for an empty text.
     pub fn new(tokenizer: &dyn Tokenizer, text: &str, seed: u64) -> Result<Self, LoadError> {
-        let text = tokenizer.encode(text, EncodeOptions::default())?;
+        Self::of_ids(tokenizer, tokenizer.encode(text, EncodeOptions::default())?, seed)
+    }
+
+    /// From a text's ids.
+    ///
+    /// # Errors
+    /// `Option` for none.
+    pub fn of_ids(tokenizer: &dyn Tokenizer, text: Vec<TokenId>, seed: u64) -> Result<Self, LoadError> {
         let is_text = |id: &TokenId| !tokenizer.is_control(*id) && tokenizer.token_bytes(*id).is_some();
         let mut heads: Vec<TokenId> = (0..tokenizer.vocab_size()).filter(is_text).collect();
         if text.is_empty() || heads.is_empty() {

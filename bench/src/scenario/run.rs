@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duet_core::LoadSpec;
+use duet_core::text::TokenId;
 
 use super::report::{ScenarioBlock, ScenarioReport, SkipReason, Skipped};
 use super::seat::{Common, Seat};
@@ -22,7 +23,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) inputs: [ArmInput; 2],
     /// Arms that have failed already, by name.
     pub(crate) failed: Option<String>,
-    pub(crate) text: &'a str,
+    /// What prompts are made of.
+    pub(crate) ids: &'a [TokenId],
     /// The clock when the run began.
     pub(crate) begin: Duration,
     pub(crate) reporter: &'a dyn Reporter,
@@ -116,7 +118,7 @@ fn context_of(inputs: &[ArmInput; 2]) -> u32 {
 
 fn seats(stage: &Stage<'_>, works: &[ScenarioWork]) -> Result<[Seat; 2], LoadError> {
     let options = stage.options;
-    let prompts = Prompts::new(stage.inputs[0].tokenizer.as_ref(), stage.text, options.seed)?;
+    let prompts = Prompts::of_ids(stage.inputs[0].tokenizer.as_ref(), stage.ids.to_vec(), options.seed)?;
     let per_visit = works.iter().map(ScenarioWork::n_prompts).max().unwrap_or(0) + 1;
     let common = Common {
         prompts: Arc::new(prompts),

@@ -105,6 +105,9 @@ impl ScenarioWork {
     /// What is done, in a sentence with every number.
     pub fn statement(&self) -> String {
         match self {
+            Self::Streams { n: 1, n_prompt, n_decode } => {
+                format!("a prompt of {n_prompt} tokens, {n_decode} tokens after it")
+            }
             Self::Streams { n, n_prompt, n_decode } => {
                 format!("{n} different prompts of {n_prompt} tokens at once, {n_decode} tokens each")
             }

@@ -69,7 +69,7 @@ pub async fn run_models(
     let clock = options.clock.clone();
     let begin = clock.now();
     let (text_name, text) = options.text.read()?;
-    let inputs = input::resolve(registry, models, options.engines.as_ref(), &text)?;
+    let inputs = input::resolve(registry, models, options.engines.as_ref(), text.text())?;
     let mut counts = Counts::asked(options);
     let (sizes, context_length) = sizes(options, &inputs, counts)?;
     let work = Work::new(text_name, &text, inputs[0].tokenizer.as_ref(), sizes)?;
@@ -141,7 +141,7 @@ pub async fn run_models(
         options,
         inputs: arms.each_ref().map(Arm::input),
         failed: arms.iter().find(|arm| arm.running().is_none()).map(|arm| arm.label().to_owned()),
-        text: &text,
+        ids: work.ids(),
         begin,
         reporter: reporter.as_ref(),
     };

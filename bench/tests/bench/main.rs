@@ -9,6 +9,7 @@ mod inputs;
 mod load;
 mod measures;
 mod outputs;
+mod prompts;
 mod runs;
 mod scenarios;
 mod schemas;

@@ -111,6 +111,10 @@ pub(crate) struct RunArguments {
     /// UTF-8 text to work on [default: a chapter that comes with duet]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Prompts to work on instead: chat, rag, code or agent (built in), or a file of JSON lines with `prompt`, `messages` or
+    /// `ids` each
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "text")]
+    prompts: Option<PathBuf>,
     /// Seed of the arms' order
     #[arg(long)]
     seed: Option<u64>,

@@ -1,5 +1,6 @@
 //! From the command line to the bench's options.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use duet_bench::http::RemoteServer;
@@ -18,7 +19,11 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
         Some(other) => Subject::Pair(arguments.model.clone(), other.clone()),
         None => Subject::One(arguments.model.clone()),
     };
-    let text = arguments.text.clone().map_or_else(Text::built_in, Text::File);
+    let text = match (&arguments.text, &arguments.prompts) {
+        (Some(path), _) => Text::File(path.clone()),
+        (None, Some(name)) => prompts(name),
+        (None, None) => Text::built_in(),
+    };
     let mut options = match (arguments.quick, arguments.full) {
         (true, _) => BenchOptions::quick(subject, text),
         (_, true) => BenchOptions::full(subject, text),
@@ -63,6 +68,14 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
         (options.n_blocks, options.n_pilot_blocks, options.budget) = (n_blocks, 0, None);
     }
     Ok(options)
+}
+
+/// A built-in set by its name, unless there is a folder in the name or a file of that name's kind.
+fn prompts(name: &Path) -> Text {
+    match name.to_str().filter(|_| name.extension().is_none() && name.components().count() == 1) {
+        Some(name) => Text::Set(name.to_owned()),
+        None => Text::Prompts(name.to_owned()),
+    }
 }
 
 /// What is done beside single requests. What is asked for by name takes the time that it takes.
@@ -150,6 +163,16 @@ mod tests {
         let two = options("m.gguf --url http://127.0.0.1:1 --url http://127.0.0.1:2/v1").unwrap();
         assert_eq!(two.servers.iter().map(|server| server.id()).collect::<Vec<_>>(), SERVERS);
         assert!(options("m.gguf --url ftp://x").unwrap_err().contains("http://"));
+    }
+
+    #[test]
+    fn prompts_are_a_set_or_a_file() {
+        let text = |words| options(&parse(words).unwrap().run.expect("a run")).unwrap().text;
+        assert_eq!(text("m.gguf --prompts rag"), Text::Set("rag".into()));
+        for file in ["mine.jsonl", "./rag", "/a/b.txt"] {
+            assert_eq!(text(&format!("m.gguf --prompts {file}")), Text::Prompts(file.into()));
+        }
+        assert!(parse("m.gguf --prompts rag --text x").is_err(), "one or the other");
     }
 
     #[test]

@@ -132,6 +132,9 @@ fn child_arguments(
     if let Some(text) = &arguments.text {
         line.extend(["--text".into(), text.clone().into()]);
     }
+    if let Some(prompts) = &arguments.prompts {
+        line.extend(["--prompts".into(), prompts.clone().into()]);
+    }
     line.extend(["--restarts".into(), "1".into()]);
     line
 }
