@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use duet_core::BackendError;
-use duet_core::text::{EncodeOptions, TokenId, Tokenizer, TokenizerError};
+use duet_core::text::{EncodeOptions, FillInMiddle, TokenId, Tokenizer, TokenizerError};
 
 use crate::raw::{Model, ModelError, ModelSettings, VocabTables};
 
@@ -110,6 +110,10 @@ impl Tokenizer for GgufTokenizer {
 
     fn end_of_generation(&self) -> &[TokenId] {
         &self.tables.end_of_generation
+    }
+
+    fn fill_in_middle(&self) -> Option<FillInMiddle> {
+        self.tables.fill_in_middle
     }
 
     fn kind(&self) -> &str {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use duet_core::model::ModelFileError;
 use duet_core::model::gguf::GgufFile;
+use duet_core::text::FillInMiddle;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
@@ -24,6 +25,8 @@ pub(crate) struct VocabTables {
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
     pub(crate) adds_bos: bool,
+    /// The three marks of a gap, by the file's keys, else by their names.
+    pub(crate) fill_in_middle: Option<FillInMiddle>,
     /// "bpe", "spm", …
     pub(crate) algorithm: &'static str,
 }
@@ -41,6 +44,7 @@ impl VocabTables {
             bos: id(vocab.bos()),
             eos: id(vocab.eos()),
             adds_bos: vocab.should_add_bos(),
+            fill_in_middle: gap([vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid()].map(id)),
             algorithm: match model.vocab_type() {
                 sys::LLAMA_VOCAB_TYPE_SPM => "spm",
                 sys::LLAMA_VOCAB_TYPE_BPE => "bpe",
@@ -84,6 +88,10 @@ impl VocabTables {
     pub(crate) fn is_hidden(&self, id: u32) -> bool {
         self.hidden.get(id as usize).copied().unwrap_or(false)
     }
+}
+
+fn gap([prefix, suffix, middle]: [Option<u32>; 3]) -> Option<FillInMiddle> {
+    Some(FillInMiddle { prefix: prefix?, suffix: suffix?, middle: middle? })
 }
 
 /// Refuses what llama.cpp would end the process for: two tokens that are written alike.

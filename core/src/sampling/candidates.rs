@@ -35,6 +35,22 @@ fn id(key: u64) -> TokenId {
     key as TokenId
 }
 
+/// A distribution over a set: what a logit says about a probability in it.
+#[derive(Debug)]
+pub(super) struct Tempered {
+    max: f32,
+    scale: f32,
+    log_mass: f64,
+}
+
+impl Tempered {
+    /// Natural; finite, also for the least probable token at the smallest temperature.
+    fn log_probability(&self, key: u64) -> f64 {
+        let below = f64::from(logit(key)) - f64::from(self.max);
+        below * f64::from(self.scale) - self.log_mass
+    }
+}
+
 impl Candidates {
     /// Everything from `floor` up.
     pub(super) fn gather(&mut self, row: &Row<'_>, maxima: &[f32], floor: f32) {
@@ -143,6 +159,48 @@ impl Candidates {
         let total: f64 = self.keys.iter().map(|&rotated| weight(rotated)).sum();
         let weights = self.keys.iter().map(|&rotated| (id(rotated.rotate_left(32)), weight(rotated)));
         pick(weights, 0.0, f64::from(uniform) * total)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What natural logarithms of probabilities are counted from, for the set as it is.
+    pub(super) fn tempered(&self, temperature: f32) -> Tempered {
+        let (max, scale) = (self.max(), inverse(temperature));
+        let mass: f64 = self.keys.iter().map(|&key| f64::from(exp((logit(key) - max) * scale))).sum();
+        Tempered { max, scale, log_mass: mass.ln() }
+    }
+
+    /// By how much the natural logarithm of the probability falls from each of the `n` most probable tokens to the next.
+    pub(super) fn steps(&mut self, n: usize, by: &Tempered) -> impl Iterator<Item = f64> {
+        if n < self.keys.len() {
+            self.keys.select_nth_unstable(n);
+        }
+        let n = n.min(self.keys.len());
+        self.keys[..n].sort_unstable();
+        self.keys[..n].windows(2).map(|pair| by.log_probability(pair[0]) - by.log_probability(pair[1]))
+    }
+
+    /// Keeps the `n` most probable tokens.
+    pub(super) fn keep_most_probable(&mut self, n: usize) {
+        if n < self.keys.len() {
+            self.keys.select_nth_unstable(n - 1);
+            self.keys.truncate(n);
+        }
+    }
+
+    /// Keeps what has at least this natural logarithm of its probability, and the most probable token in any case.
+    pub(super) fn keep_down_to(&mut self, log_probability: f64, by: &Tempered) {
+        self.keys.retain(|&key| logit(key) == by.max || by.log_probability(key) >= log_probability);
+    }
+
+    /// As [`Candidates::draw`], with the natural logarithm of the token's probability by `by`.
+    pub(super) fn draw_and_weigh(&mut self, uniform: f32, temperature: f32, by: &Tempered) -> (TokenId, f64) {
+        let drawn = self.draw(uniform, temperature);
+        let found = self.keys.binary_search_by_key(&drawn, |rotated| id(rotated.rotate_left(32)));
+        let key = self.keys[found.unwrap_or(0)].rotate_left(32);
+        (drawn, by.log_probability(key))
     }
 
     /// The highest logit left. Not called on an empty set: every filter keeps at least one token.

@@ -2,7 +2,7 @@
 //!
 //! # The chain
 //! In llama-server's order: logit bias, penalties (repetition, then frequency and presence), DRY, top-n-sigma, top-k,
-//! typical, top-p, min-p, XTC, temperature, draw. Each filter sees the *untempered* softmax of what the filters before
+//! typical, top-p, min-p, XTC, temperature, Mirostat, draw. Each filter sees the *untempered* softmax of what the filters before
 //! it have left; temperature only shapes the draw. Every filter keeps at least one token. Ties are kept in favour
 //! of the lower id, everywhere. Temperature 0 takes the most probable token after bias, penalties and DRY, and the
 //! filters play no part.
@@ -28,6 +28,7 @@ mod dry;
 mod exp;
 mod history;
 mod logprobs;
+mod mirostat;
 mod params;
 #[cfg(test)]
 mod reference;
@@ -38,5 +39,6 @@ mod tests;
 
 pub use dry::sequence_breakers;
 pub use logprobs::{TokenLogprobs, logprobs};
+pub use mirostat::{MirostatParams, MirostatVersion};
 pub use params::{SamplingError, SamplingParams};
 pub use sampler::{SampleError, Sampler};

@@ -1,5 +1,6 @@
 //! What a request may ask of the sampler, and its limits.
 
+use super::MirostatParams;
 use crate::text::TokenId;
 
 /// How the next token is chosen from a row of logits.
@@ -48,6 +49,8 @@ pub struct SamplingParams {
     pub dry_penalty_last_n: i32,
     /// DRY: tokens that no repeat reaches across (line ends, quotes, ...).
     pub dry_sequence_breakers: Vec<TokenId>,
+    /// Lets the set of candidates follow a target of surprise, within what the filters leave; `None` is off.
+    pub mirostat: Option<MirostatParams>,
 }
 
 impl Default for SamplingParams {
@@ -72,6 +75,7 @@ impl Default for SamplingParams {
             dry_allowed_length: 2,
             dry_penalty_last_n: -1,
             dry_sequence_breakers: Vec::new(),
+            mirostat: None,
         }
     }
 }
@@ -102,6 +106,10 @@ impl SamplingParams {
         within("xtc_threshold", self.xtc_threshold, 0.0, 1.0)?;
         within("dry_multiplier", self.dry_multiplier, 0.0, f32::MAX)?;
         within("dry_base", self.dry_base, 1.0, f32::MAX)?;
+        if let Some(mirostat) = self.mirostat {
+            within("mirostat_tau", mirostat.tau, 0.0, f32::MAX)?;
+            within("mirostat_eta", mirostat.eta, 0.0, f32::MAX)?;
+        }
         above_zero("repetition_penalty", self.repetition_penalty)?;
         if let Some(top_n_sigma) = self.top_n_sigma {
             above_zero("top_n_sigma", top_n_sigma)?;
@@ -154,6 +162,7 @@ impl SamplingParams {
             && self.typical_p >= 1.0
             && self.top_n_sigma.is_none()
             && !self.has_xtc()
+            && self.mirostat.is_none()
     }
 
     pub(crate) fn has_penalties(&self) -> bool {
@@ -211,6 +220,7 @@ fn known(param: &'static str, id: TokenId, vocab_size: u32) -> Result<(), Sampli
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::MirostatVersion;
 
     #[track_caller]
     fn check(change: impl FnOnce(&mut SamplingParams), param: Option<&str>) {
@@ -253,6 +263,10 @@ mod tests {
         }
         for odd in [-1e-6, f32::NAN, f32::INFINITY] {
             check(|params| params.dry_multiplier = odd, Some("dry_multiplier"));
+            let mirostat = |tau, eta| Some(MirostatParams { version: MirostatVersion::Two, tau, eta });
+            check(|params| params.mirostat = mirostat(odd, 0.1), Some("mirostat_tau"));
+            check(|params| params.mirostat = mirostat(5.0, odd), Some("mirostat_eta"));
+            check(|params| params.mirostat = mirostat(0.0, 0.0), None);
         }
         check(|params| params.top_n_sigma = Some(1.5), None);
         check(|params| params.top_k = u32::MAX, None);
@@ -309,5 +323,8 @@ mod tests {
         assert!(!only(|params| params.presence_penalty = 0.1));
         assert!(!only(|params| params.dry_multiplier = 0.1));
         assert!(!only(|params| params.xtc_probability = 0.1));
+        let mirostat = MirostatParams { version: MirostatVersion::One, tau: 5.0, eta: 0.1 };
+        let with = SamplingParams { mirostat: Some(mirostat), ..SamplingParams::default() };
+        assert!(!with.only_device_filters());
     }
 }

@@ -5,6 +5,7 @@ use super::candidates::{Candidates, draw_from_row, min_p_floor};
 use super::draw::Draws;
 use super::dry::Dry;
 use super::history::Adjustments;
+use super::mirostat::Mirostat;
 use super::row::Row;
 use crate::constraint::Mask;
 use crate::text::TokenId;
@@ -22,6 +23,7 @@ pub struct Sampler {
     xtc_draws: Draws,
     adjustments: Adjustments,
     dry: Option<Dry>,
+    mirostat: Option<Mirostat>,
     overlay: Vec<(TokenId, f32)>,
     maxima: Vec<f32>,
     masses: Vec<f64>,
@@ -62,6 +64,7 @@ impl Sampler {
             xtc_draws: Draws::for_xtc(params.seed),
             adjustments: Adjustments::new(&params),
             dry: Dry::new(&params),
+            mirostat: params.mirostat.map(Mirostat::new),
             overlay: Vec::new(),
             maxima: Vec::new(),
             masses: Vec::new(),
@@ -76,9 +79,12 @@ impl Sampler {
         &self.params
     }
 
-    /// Takes note of the sequence's next token, for penalties and DRY; free where neither is on.
+    /// Takes note of the sequence's next token, for penalties, DRY and Mirostat; free where none is on.
     pub fn accept(&mut self, id: TokenId) {
         self.adjustments.accept(id);
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.accept();
+        }
     }
 
     /// The uniform number in [0, 1) for the next token; the one after it belongs to the token after it.
@@ -122,11 +128,19 @@ impl Sampler {
         }
         let floor = self.params.top_n_sigma.map_or(f32::NEG_INFINITY, |n| row.sigma_floor(max, n));
         let excludes = coin < self.params.xtc_probability;
-        if !filter(&mut self.candidates, &self.params, &row, &self.maxima, max, floor, excludes) {
-            let temperature = self.params.temperature;
+        let temperature = self.params.temperature;
+        let is_filtered =
+            filter(&mut self.candidates, &self.params, &row, &self.maxima, max, floor, excludes);
+        if let Some(mirostat) = &mut self.mirostat {
+            if !is_filtered {
+                self.candidates.gather(&row, &self.maxima, f32::NEG_INFINITY);
+            }
+            return Ok(mirostat.choose(&mut self.candidates, uniform, temperature));
+        }
+        if !is_filtered {
             return Ok(draw_from_row(&row, max, uniform, temperature, &mut self.masses));
         }
-        Ok(self.candidates.draw(uniform, self.params.temperature))
+        Ok(self.candidates.draw(uniform, temperature))
     }
 
     /// Makes entries of the row unreachable; after `adjust`, which starts the overlay afresh.

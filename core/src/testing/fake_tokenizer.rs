@@ -1,11 +1,12 @@
 //! A tokenizer whose tokens are bytes.
 
-use crate::text::{EncodeOptions, TokenId, Tokenizer, TokenizerError};
+use crate::text::{EncodeOptions, FillInMiddle, TokenId, Tokenizer, TokenizerError};
 
 /// Ids 0–255 are bytes; then come `<bos>`, `<eos>`, `<|im_start|>`, `<|im_end|>`.
 #[derive(Debug)]
 pub struct ByteTokenizer {
     bytes: Vec<Vec<u8>>,
+    gap: Option<FillInMiddle>,
 }
 
 const SPECIAL: [&str; 4] = ["<bos>", "<eos>", "<|im_start|>", "<|im_end|>"];
@@ -19,12 +20,18 @@ impl ByteTokenizer {
     pub const IM_END: TokenId = 259;
     /// Number of ids.
     pub const VOCAB: u32 = 260;
+
+    /// One of a model that fills in the middle: the bytes 1, 2 and 3 are its marks.
+    pub fn with_gaps() -> Self {
+        Self { gap: Some(FillInMiddle { prefix: 1, suffix: 2, middle: 3 }), ..Self::default() }
+    }
 }
 
 impl Default for ByteTokenizer {
     fn default() -> Self {
         let bytes = (0..=255u8).map(|byte| vec![byte]);
-        Self { bytes: bytes.chain(SPECIAL.iter().map(|text| text.as_bytes().to_vec())).collect() }
+        let special = SPECIAL.iter().map(|text| text.as_bytes().to_vec());
+        Self { bytes: bytes.chain(special).collect(), gap: None }
     }
 }
 
@@ -78,6 +85,10 @@ impl Tokenizer for ByteTokenizer {
 
     fn end_of_generation(&self) -> &[TokenId] {
         &[Self::EOS, Self::IM_END]
+    }
+
+    fn fill_in_middle(&self) -> Option<FillInMiddle> {
+        self.gap
     }
 
     fn kind(&self) -> &str {

@@ -17,7 +17,7 @@ pub use stop::{StopMatcher, StopStep};
 pub use template::{ChatTemplate, TemplateError, TemplateInput, TemplateSources};
 #[cfg(test)]
 pub(crate) use testing::PieceTokenizer;
-pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
+pub use tokenizer::{EncodeOptions, FillInMiddle, Tokenizer, TokenizerError};
 
 /// A token's number in its model's vocabulary.
 pub type TokenId = u32;

@@ -15,6 +15,31 @@ pub struct EncodeOptions {
     pub parse_special: bool,
 }
 
+/// Tokens around what stands before and after a gap; what fills the gap follows the last of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FillInMiddle {
+    /// In front of what is before the gap.
+    pub prefix: TokenId,
+    /// In front of what is behind it.
+    pub suffix: TokenId,
+    /// In front of what fills it.
+    pub middle: TokenId,
+}
+
+impl FillInMiddle {
+    /// The prompt that asks for the gap between two runs of tokens.
+    pub fn prompt(&self, bos: Option<TokenId>, before: &[TokenId], after: &[TokenId]) -> Vec<TokenId> {
+        let mut ids = Vec::with_capacity(before.len() + after.len() + 4);
+        ids.extend(bos);
+        ids.push(self.prefix);
+        ids.extend_from_slice(before);
+        ids.push(self.suffix);
+        ids.extend_from_slice(after);
+        ids.push(self.middle);
+        ids
+    }
+}
+
 /// Text to token ids, and each id's bytes.
 ///
 /// Implementations are immutable once built; every method may be called from any thread at any time. Only `encode`
@@ -48,6 +73,11 @@ pub trait Tokenizer: Send + Sync + Debug {
 
     /// Every token that ends a generation, in rising order, without duplicates.
     fn end_of_generation(&self) -> &[TokenId];
+
+    /// The marks of filling in the middle, where the model was trained for it. `None`, unless overridden.
+    fn fill_in_middle(&self) -> Option<FillInMiddle> {
+        None
+    }
 
     /// What this is, for people: `gpt2 bpe (gguf)`, `tokenizers BPE`.
     fn kind(&self) -> &str;

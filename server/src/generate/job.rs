@@ -58,6 +58,8 @@ pub(crate) struct Form {
     pub(crate) prompts: Vec<PromptInfo>,
     /// Choice i belongs to prompt i / n.
     pub(crate) n: usize,
+    /// Of the choices of a prompt, the answer has so many: the most probable ones.
+    pub(crate) n_kept: usize,
     pub(crate) stop: Vec<String>,
     pub(crate) logprobs: bool,
     pub(crate) return_token_ids: bool,

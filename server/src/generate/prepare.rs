@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use duet_core::request::{GenerateRequest, LogprobsRequest};
 use duet_core::sampling::{SamplingParams, sequence_breakers};
-use duet_core::text::{Detokenizer, EncodeOptions, TokenId, Tokenizer};
+use duet_core::text::{Detokenizer, EncodeOptions, FillInMiddle, TokenId, Tokenizer};
 
 use crate::error::ApiError;
 use crate::generate::conversation::conversation;
@@ -36,10 +36,11 @@ impl Work {
 
     /// Whether a grammar has to be compiled for it.
     pub(crate) fn has_grammar(&self) -> bool {
-        match self {
+        let of_calls = match self {
             Work::Chat(request) => request.tools.as_ref().is_some_and(|tools| tools.choice == Choice::Must),
             Work::Text(_) => false,
-        }
+        };
+        of_calls || self.params().structure.is_some()
     }
 
     pub(crate) fn params(&self) -> &Params {
@@ -96,10 +97,11 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
         }
         Work::Text(request) => {
             let tokenizer = resident.assets.tokenizer.clone();
-            let one = |prompt| text_tokens(&tokenizer, prompt, request.echo);
+            let gap = request.suffix.as_deref().map(|suffix| Gap::new(resident, suffix)).transpose()?;
+            let one = |prompt| text_tokens(&tokenizer, prompt, request.echo, gap.as_ref());
             let prompts: Vec<Tokens> = request.prompts.into_iter().map(one).collect::<Result<_, _>>()?;
             let scripts = scripts(&prompts, &tokenizer, &for_model)?;
-            let n = request.params.n as usize;
+            let n = request.params.best_of as usize;
             let mut job = Preparation {
                 kind: Kind::Text,
                 params: request.params,
@@ -144,16 +146,49 @@ pub(crate) fn encode(
 
 type Tokens = (Vec<TokenId>, Option<Arc<str>>);
 
-fn text_tokens(tokenizer: &Arc<dyn Tokenizer>, prompt: Prompt, echo: bool) -> Result<Tokens, ApiError> {
-    match prompt {
+fn text_tokens(
+    tokenizer: &Arc<dyn Tokenizer>,
+    prompt: Prompt,
+    echo: bool,
+    gap: Option<&Gap>,
+) -> Result<Tokens, ApiError> {
+    let (ids, text) = match prompt {
         Prompt::Text(text) => {
-            let ids = encode(tokenizer.as_ref(), &text, true, "prompt")?;
-            Ok((ids, echo.then(|| text.into())))
+            let ids = encode(tokenizer.as_ref(), &text, gap.is_none(), "prompt")?;
+            (ids, echo.then(|| text.into()))
         }
         Prompt::Ids(ids) => {
             let text = echo.then(|| decode(tokenizer, &ids).into());
-            Ok((ids, text))
+            (ids, text)
         }
+    };
+    match gap {
+        Some(gap) => {
+            let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+            Ok((gap.marks.prompt(bos, &ids, &gap.after), text))
+        }
+        None => Ok((ids, text)),
+    }
+}
+
+/// What stands behind the place that is to be filled, and how this model is told.
+struct Gap {
+    marks: FillInMiddle,
+    after: Vec<TokenId>,
+}
+
+impl Gap {
+    fn new(resident: &Resident, suffix: &str) -> Result<Self, ApiError> {
+        let tokenizer = resident.assets.tokenizer.as_ref();
+        let Some(marks) = tokenizer.fill_in_middle() else {
+            let message = format!(
+                "`suffix` is not supported by model `{}` on engine `{}`: it has no tokens for filling in the middle",
+                resident.config.name,
+                resident.model.info().backend
+            );
+            return Err(ApiError::unsupported("suffix", message));
+        };
+        Ok(Self { marks, after: encode(tokenizer, suffix, false, "suffix")? })
     }
 }
 
@@ -187,11 +222,14 @@ impl Preparation {
             params.max_tokens.or(resident.config.sampling.max_tokens).unwrap_or(default_max_tokens);
         let first_seed = params.sampling.seed().unwrap_or_else(rand::random);
         let id = format!("{}{:032x}", kind.id_prefix(), rand::random::<u128>());
-        let mut requests = Vec::with_capacity(prompts.len() * params.n as usize);
+        let mut requests = Vec::with_capacity(prompts.len() * params.best_of as usize);
+        // The best ones are chosen by their logprobs.
+        let n_top = logprobs.or((params.best_of > params.n).then_some(0));
+        let answer_logprobs = n_top.map(|n_top| LogprobsRequest { n_top });
         for (ids, echo) in &prompts {
             // Without tokens to generate, the engine has to have something to do.
             let n_top = logprobs.or((max_tokens == 0).then_some(0)).filter(|_| echo.is_some());
-            for choice in 0..u64::from(params.n) {
+            for choice in 0..u64::from(params.best_of) {
                 let seed = first_seed.wrapping_add(choice);
                 requests.push(GenerateRequest {
                     min_tokens: params.min_tokens,
@@ -200,7 +238,7 @@ impl Preparation {
                     stop_tokens: params.stop_token_ids.clone(),
                     ignore_eos: params.ignore_eos,
                     continues_prompt: kind == Kind::Text,
-                    logprobs: logprobs.map(|n_top| LogprobsRequest { n_top }),
+                    logprobs: answer_logprobs,
                     prompt_logprobs: n_top.map(|n_top| LogprobsRequest { n_top }),
                     constraint: constraint.clone(),
                     deadline,
@@ -222,7 +260,8 @@ impl Preparation {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             model: params.model,
             prompts: prompts.into_iter().map(info).collect(),
-            n: params.n as usize,
+            n: params.best_of as usize,
+            n_kept: params.n as usize,
             stop: params.stop,
             logprobs: logprobs.is_some(),
             return_token_ids: params.return_token_ids,
@@ -238,11 +277,14 @@ impl Preparation {
     /// comes.
     fn check(&self, prompts: &[Tokens]) -> Result<(), ApiError> {
         let capabilities = self.for_model.resident.model.capabilities();
-        let (n, most) = (self.params.n, capabilities.max_sequences);
-        if n > most {
-            let message =
-                format!("`n` must be at most {most}, the sequences that model runs at once; got {n}");
-            return Err(ApiError::invalid("n", message));
+        let most = capabilities.max_sequences;
+        for (name, number) in [("n", self.params.n), ("best_of", self.params.best_of)] {
+            if number > most {
+                let message = format!(
+                    "`{name}` must be at most {most}, the sequences that model runs at once; got {number}"
+                );
+                return Err(ApiError::invalid(name, message));
+            }
         }
         let vocab_size = self.for_model.resident.assets.tokenizer.vocab_size();
         let known = |ids: &[TokenId]| ids.iter().copied().find(|id| *id >= vocab_size);

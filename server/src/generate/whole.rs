@@ -25,11 +25,17 @@ struct Growing<'a> {
     ids: Vec<TokenId>,
     end: Option<End>,
     reason: Option<FinishReason>,
+    /// Sum and number of the tokens' logprobs, where choices are compared.
+    likelihood: (f64, u32),
 }
 
 impl<'a> Growing<'a> {
     fn token(&mut self, form: &'a Form, token: TokenEvent) {
         if let Some(logprobs) = &token.logprobs {
+            self.likelihood.0 += f64::from(logprobs.logprob);
+            self.likelihood.1 += 1;
+        }
+        if let Some(logprobs) = token.logprobs.as_ref().filter(|_| form.logprobs) {
             match form.kind {
                 Kind::Chat => self.chat_logprobs.push(ChatToken::new(form.tokenizer(), token.id, logprobs)),
                 Kind::Text => self.text_logprobs.push(form.tokenizer(), token.id, logprobs, self.n_chars),
@@ -43,6 +49,12 @@ impl<'a> Growing<'a> {
         if form.return_token_ids {
             self.ids.push(token.id);
         }
+    }
+
+    /// The mean logprob of its tokens; a choice without tokens is the least likely.
+    fn mean_logprob(&self) -> f64 {
+        let (sum, n) = self.likelihood;
+        if n == 0 { f64::NEG_INFINITY } else { sum / f64::from(n) }
     }
 
     /// Puts the prompt's log-probabilities in front, if they are wanted.
@@ -90,6 +102,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         ids: Vec::new(),
         end: None,
         reason: None,
+        likelihood: (0.0, 0),
     };
     let mut growing: Vec<Growing<'_>> = (0..form.n_choices()).map(new).collect();
     let mut tally = Tally::default();
@@ -104,6 +117,7 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
             }
         }
     }
+    keep_best(form, &mut growing);
     let body = match form.kind {
         Kind::Chat if !matches!(form.voice, Voice::OpenAi) => {
             let one = growing.pop().and_then(|growing| Some((growing.blocks, growing.reason?)));
@@ -119,6 +133,21 @@ pub(crate) async fn whole(form: &Form, mut choices: Choices) -> Result<(Vec<u8>,
         }
     };
     Ok((body, tally))
+}
+
+/// Leaves each prompt its most probable choices, the best one first; earlier ones where two are alike.
+fn keep_best(form: &Form, growing: &mut Vec<Growing<'_>>) {
+    if form.n_kept == form.n {
+        return;
+    }
+    let mut kept = Vec::with_capacity(form.prompts.len() * form.n_kept);
+    while !growing.is_empty() {
+        let mut of_prompt: Vec<_> = growing.drain(..form.n.min(growing.len())).collect();
+        of_prompt.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+        of_prompt.truncate(form.n_kept);
+        kept.append(&mut of_prompt);
+    }
+    *growing = kept;
 }
 
 /// In another API's words.
@@ -174,7 +203,7 @@ fn text<'a>(
         logprobs: form.logprobs.then_some(growing.text_logprobs),
         finish_reason,
         stop_reason,
-        prompt_token_ids: form.prompt_of(index).ids.as_deref(),
+        prompt_token_ids: form.prompts[index / form.n_kept].ids.as_deref(),
         token_ids: form.return_token_ids.then_some(growing.ids),
     }
 }

@@ -93,15 +93,16 @@ const REFUSED: &[(&str, AsksNothing, &str)] = &[
     ("truncate_prompt_tokens", never, "prompts are never shortened"),
     ("skip_special_tokens", on, "control tokens are never shown"),
     ("include_stop_str_in_output", off, "stop strings are never shown"),
-    ("mirostat", zero, LATER),
     ("dynatemp_range", zero, LATER),
-    ("suffix", empty, "filling in the middle is not there yet"),
     ("samplers", never, "the order of the sampler chain is fixed"),
 ];
 
 /// The same for completions alone.
 const REFUSED_FOR_TEXT: &[(&str, AsksNothing, &str)] =
     &[("tools", empty, FOR_CHAT), ("tool_choice", word_none, FOR_CHAT)];
+/// The same for chat alone.
+const REFUSED_FOR_CHAT: &[(&str, AsksNothing, &str)] =
+    &[("suffix", empty, "a chat has no gap, use `/v1/completions`")];
 /// The same for responses.
 const REFUSED_FOR_RESPONSES: &[(&str, AsksNothing, &str)] = &[
     ("background", off, LATER),
@@ -135,8 +136,12 @@ static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     };
     let for_text = |entry| Parameter { on: Endpoints::of(&[Endpoint::Text]), ..row(entry) };
     let for_responses = |entry| Parameter { on: Endpoints::of(&[Endpoint::Responses]), ..row(entry) };
-    let further =
-        REFUSED_FOR_TEXT.iter().map(for_text).chain(REFUSED_FOR_RESPONSES.iter().map(for_responses));
+    let for_chat = |entry| Parameter { on: Endpoints::of(&[Endpoint::Chat]), ..row(entry) };
+    let further = REFUSED_FOR_CHAT
+        .iter()
+        .map(for_chat)
+        .chain(REFUSED_FOR_TEXT.iter().map(for_text))
+        .chain(REFUSED_FOR_RESPONSES.iter().map(for_responses));
     REFUSED.iter().map(row).chain(further).collect()
 });
 

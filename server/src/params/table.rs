@@ -66,6 +66,15 @@ const INPUT: &[Parameter] = &[
     row("model", BOTH, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
     row("messages", TALK, Group::Input, MESSAGES, REQUIRED, "the conversation so far"),
     row("prompt", TEXT, Group::Input, PROMPT, REQUIRED, "what is to be continued"),
+    row(
+        "suffix",
+        TEXT,
+        Group::Input,
+        Kind::Text,
+        "none",
+        "what stands behind the gap that is to be filled, where the model was trained for that",
+    )
+    .seen("", r#""cc""#),
 ];
 
 const TOKENS_TEST: &str = "texts_become_tokens_and_back";
@@ -286,6 +295,19 @@ const SAMPLING: &[Parameter] = &[
     )
     .seen(r#""temperature":0,"logit_bias":{"$C":20},"dry_multiplier":50"#, r#"["c"]"#),
     row(
+        "mirostat",
+        BOTH,
+        Group::Sampling,
+        Kind::Integer(0, 2),
+        "0",
+        "1 or 2: keeps the average surprise at `mirostat_tau`; filters act only where the request has them, and before it",
+    )
+    .seen(r#""mirostat_tau":0.01"#, "2"),
+    row("mirostat_tau", BOTH, Group::Sampling, FREE, "5", "surprise in bits per token; with `mirostat`")
+        .seen(r#""mirostat":1"#, "0.01"),
+    row("mirostat_eta", BOTH, Group::Sampling, FREE, "0.1", "how fast it gets there; with `mirostat`")
+        .seen(r#""mirostat":2,"mirostat_tau":3"#, "1000"),
+    row(
         "seed",
         BOTH,
         Group::Sampling,
@@ -355,12 +377,13 @@ const STREAM_OPTIONS: Kind = Kind::Other {
     schema: r#"{"type":"object","properties":{"include_usage":{"type":["boolean","null"]}}}"#,
     words: "an object with `include_usage`",
 };
-const PLAIN_BEST_OF: &str = "only as `n` says: no choices are discarded";
+const BEST_OF: &str = "so many are generated, and the `n` with the highest mean log probability of their tokens are \
+                       the answer; not streamed";
 
 const OUTPUT: &[Parameter] = &[
     row("n", BOTH, Group::Output, Kind::Integer(1, U32), "1", "choices; at most the model's `parallel`")
         .seen("", "2"),
-    row("best_of", BOTH, Group::Output, Kind::Integer(1, U32), "`n`", PLAIN_BEST_OF).seen("", "2"),
+    row("best_of", BOTH, Group::Output, Kind::Integer(1, U32), "`n`", BEST_OF).seen("", "2"),
     row("echo", TEXT, Group::Output, Kind::Bool, "false", "the answer begins with the prompt")
         .seen("", "true"),
     row(
@@ -510,7 +533,5 @@ const NO_EFFECT: &[Parameter] = &[
         "true",
         "of tools, which completions have not",
     ),
-    row("mirostat_tau", BOTH, Group::NoEffect, ANYTHING, "5", "only with `mirostat`"),
-    row("mirostat_eta", BOTH, Group::NoEffect, ANYTHING, "0.1", "only with `mirostat`"),
     row("dynatemp_exponent", BOTH, Group::NoEffect, ANYTHING, "1", "only with `dynatemp_range`"),
 ];

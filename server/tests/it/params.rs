@@ -141,6 +141,86 @@ async fn choices_have_seeds_of_their_own() {
     assert_eq!(ids(&server, json!({"n": 1, "best_of": 1})).await.0.len(), 24);
 }
 
+/// The mean of a choice's logprobs.
+fn mean(choice: &Value) -> f64 {
+    let all: Vec<f64> = choice["logprobs"]["token_logprobs"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{choice}"))
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}
+
+#[tokio::test]
+async fn the_best_of_several_is_the_most_probable_one() {
+    let server = noisy().await;
+    for seed in 1..6 {
+        let mut body = json!({
+            "model": "m", "prompt": ["abcabcab", "xyz"], "max_tokens": 24, "seed": seed, "n": 2, "logprobs": 0
+        });
+        let both = server.post("/v1/completions", &body.to_string()).await.json();
+        body["n"] = 1.into();
+        body["best_of"] = 2.into();
+        let best = server.post("/v1/completions", &body.to_string()).await.json();
+        assert_eq!(best["choices"].as_array().map(Vec::len), Some(2), "one for each prompt");
+        for prompt in 0..2 {
+            let choices = &both["choices"].as_array().expect("choices")[2 * prompt..2 * prompt + 2];
+            let wanted = choices.iter().max_by(|a, b| mean(a).total_cmp(&mean(b))).expect("two");
+            let got = &best["choices"][prompt];
+            assert_eq!((&got["text"], &got["index"]), (&wanted["text"], &json!(prompt)), "seed {seed}");
+        }
+        assert_eq!(best["usage"], both["usage"], "what is thrown away was generated too");
+        // The same choice where nobody asks for logprobs, and none of them.
+        body.as_object_mut().expect("an object").remove("logprobs");
+        let plain = server.post("/v1/completions", &body.to_string()).await.json();
+        assert_eq!(plain["choices"][0]["text"], best["choices"][0]["text"]);
+        assert_eq!(plain["choices"][0]["logprobs"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_shown_to_the_model_by_its_own_marks() {
+    let server = World::new().model("gap", Reply::text("x")).start().await;
+    let ask = async |fields: Value| {
+        let mut body = json!({"model": "gap", "max_tokens": 1, "return_token_ids": true});
+        body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        server.post("/v1/completions", &body.to_string()).await.json()
+    };
+    let marked = json!([256, 1, 97, 98, 2, 99, 3]);
+    for prompt in [json!("ab"), json!([97, 98]), json!(["ab"])] {
+        let answer = ask(json!({"prompt": prompt, "suffix": "c"})).await;
+        assert_eq!(answer["choices"][0]["prompt_token_ids"], marked, "{answer}");
+        assert_eq!(answer["usage"]["prompt_tokens"], 7);
+    }
+    let nothing_before = ask(json!({"prompt": "", "suffix": "c"})).await;
+    assert_eq!(nothing_before["choices"][0]["prompt_token_ids"], json!([256, 1, 2, 99, 3]));
+    let echoed = ask(json!({"prompt": "ab", "suffix": "c", "echo": true})).await;
+    assert_eq!(echoed["choices"][0]["text"], "abx", "the text before the gap and what fills it");
+    for no_gap in [json!(""), Value::Null] {
+        let answer = ask(json!({"prompt": "ab", "suffix": no_gap})).await;
+        assert_eq!(answer["choices"][0]["prompt_token_ids"], json!([256, 97, 98]));
+    }
+}
+
+#[tokio::test]
+async fn mirostat_takes_the_place_of_filters_that_the_request_has_not() {
+    let cut = World::new()
+        .model("m", Reply::Hash)
+        .change("m", |model| (model.top_k, model.temperature) = (Some(1), Some(1.0)))
+        .start()
+        .await;
+    let greedy = ids(&cut, json!({})).await;
+    let free = ids(&cut, json!({"mirostat": 2, "mirostat_tau": 9})).await;
+    assert_ne!(greedy, free, "the settings' `top_k` is not the request's");
+    assert_eq!(ids(&cut, json!({"mirostat": 2, "mirostat_tau": 9, "top_k": 1})).await, greedy);
+    for version in [1, 2] {
+        assert_eq!(ids(&cut, json!({"mirostat": version, "temperature": 0})).await, greedy);
+        let seeded = json!({"mirostat": version, "mirostat_tau": 6, "seed": 3});
+        assert_eq!(ids(&cut, seeded.clone()).await, ids(&cut, seeded).await, "a state for each request");
+    }
+}
+
 #[tokio::test]
 async fn request_over_config_over_the_models_own_over_openais() {
     let header = || Header { sampling_temperature: Some(0.0), ..Header::default() };

@@ -17,7 +17,7 @@ use tokenizers::{
 
 use self::config::Config;
 use self::pieces::{PieceStyle, Pieces};
-use super::{EncodeOptions, TokenId, Tokenizer, TokenizerError};
+use super::{EncodeOptions, FillInMiddle, TokenId, Tokenizer, TokenizerError};
 
 /// More than the largest known `tokenizer.json` (35 MB) and its likes to come.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -35,6 +35,7 @@ pub struct HfTokenizer {
     pieces: Pieces,
     config: Config,
     adds_bos: bool,
+    fill_in_middle: Option<FillInMiddle>,
     kind: &'static str,
 }
 
@@ -86,7 +87,8 @@ impl HfTokenizer {
             ModelWrapper::WordPiece(_) => "tokenizers WordPiece",
             ModelWrapper::WordLevel(_) => "tokenizers WordLevel",
         };
-        let mut tokenizer = Self { library, plain, pieces, config, adds_bos: false, kind };
+        let fill_in_middle = named::fill_in_middle(&vocab);
+        let mut tokenizer = Self { library, plain, pieces, config, adds_bos: false, fill_in_middle, kind };
         // Also the proof, while failures are still caught, that it encodes at all.
         let probe = tokenizer.encode("a b", EncodeOptions { add_special: true, parse_special: false });
         let probe = probe.map_err(|error| malformed(path, error))?;
@@ -143,6 +145,10 @@ impl Tokenizer for HfTokenizer {
 
     fn end_of_generation(&self) -> &[TokenId] {
         &self.config.end_of_generation
+    }
+
+    fn fill_in_middle(&self) -> Option<FillInMiddle> {
+        self.fill_in_middle
     }
 
     fn kind(&self) -> &str {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::text::TokenId;
+use crate::text::{FillInMiddle, TokenId};
 
 /// They end a turn or a text wherever they occur.
 const ENDS: [&str; 22] = [
@@ -102,6 +102,12 @@ pub(super) fn control(vocab: &HashMap<String, TokenId>, ends: &[TokenId]) -> BTr
     by_name(vocab).filter(|id| ends.contains(id)).chain(gaps).collect()
 }
 
+/// The marks of a file with a gap, where all three are there.
+pub(super) fn fill_in_middle(vocab: &HashMap<String, TokenId>) -> Option<FillInMiddle> {
+    let [prefix, suffix, middle] = GAPS.map(|kind| first(vocab, kind));
+    Some(FillInMiddle { prefix: prefix?, suffix: suffix?, middle: middle? })
+}
+
 /// Every id that has the name of an end.
 fn by_name(vocab: &HashMap<String, TokenId>) -> impl Iterator<Item = TokenId> {
     let ends = ENDS.into_iter().filter_map(|name| vocab.get(name).copied());
@@ -132,6 +138,19 @@ mod tests {
         check(&["a", "<|im_end|>", "b", "</s>"], &[0], &[0, 1, 3], &[1, 3]);
         // SmolLM2: `<repo_name>` is none of the names.
         check(&["<|endoftext|>", "<|im_end|>", "<repo_name>", "<reponame>"], &[1], &[0, 1, 3], &[0, 1, 3]);
+    }
+
+    #[test]
+    fn a_gap_has_three_marks() {
+        let marks =
+            |names: &[&str]| fill_in_middle(&names.iter().map(|name| (*name).to_owned()).zip(0..).collect());
+        for names in [["<PRE>", "<SUF>", "<MID>"], ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]] {
+            assert_eq!(marks(&names), Some(FillInMiddle { prefix: 0, suffix: 1, middle: 2 }));
+            assert_eq!(marks(&names[..2]), None);
+        }
+        let deepseek = ["a", "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>"];
+        assert_eq!(marks(&deepseek), Some(FillInMiddle { prefix: 2, suffix: 1, middle: 3 }));
+        assert_eq!(marks(&["fim_prefix", "<SUF", "<|MID|>"]), None);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct CompletionRequest {
     /// Alternatives per token, if logprobs are wanted.
     pub(crate) logprobs: Option<u32>,
     pub(crate) echo: bool,
+    /// What stands behind the gap that is to be filled.
+    pub(crate) suffix: Option<String>,
 }
 
 impl CompletionRequest {
@@ -36,6 +38,13 @@ impl CompletionRequest {
                            a prompt's scores come in one piece";
             return Err(ApiError::unsupported("stream", message));
         }
-        Ok(Self { params, prompts, logprobs, echo })
+        // An empty one is how clients say that there is no gap.
+        let suffix = fields.take::<String>("suffix")?.filter(|suffix| !suffix.is_empty());
+        if suffix.is_some() && echo && logprobs.is_some() {
+            let message = "`suffix` goes without `echo` together with `logprobs`: the prompt around a gap is not the text \
+                           that comes back";
+            return Err(ApiError::invalid("suffix", message));
+        }
+        Ok(Self { params, prompts, logprobs, echo, suffix })
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Params {
     pub(crate) stop_token_ids: Vec<TokenId>,
     pub(crate) sampling: SamplingRequest,
     pub(crate) n: u32,
+    /// Choices that are generated for each prompt; the best `n` are the answer. At least `n`.
+    pub(crate) best_of: u32,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) return_token_ids: bool,
@@ -47,7 +49,7 @@ impl Params {
         let stream: bool = fields.take("stream")?.unwrap_or(false);
         let include_usage = stream_options(fields, stream)?;
         let n = fields.take::<u32>("n")?.unwrap_or(1);
-        best_of(fields, n)?;
+        let best_of = best_of(fields, n, stream)?;
         let max_tokens = max_tokens(fields)?;
         let min_tokens: u32 = fields.take("min_tokens")?.unwrap_or(0);
         if max_tokens.is_some_and(|max| min_tokens > max) {
@@ -71,6 +73,7 @@ impl Params {
             stop_token_ids,
             sampling: SamplingRequest::take(fields)?,
             n,
+            best_of,
             stream,
             include_usage,
             return_token_ids: fields.take("return_token_ids")?.unwrap_or(false),
@@ -128,16 +131,18 @@ fn priority(fields: &mut Fields) -> Result<Priority, ApiError> {
     }
 }
 
-fn best_of(fields: &mut Fields, n: u32) -> Result<(), ApiError> {
-    match fields.take::<u32>("best_of")? {
-        Some(best_of) if best_of != n => {
-            let message = format!(
-                "`best_of` ({best_of}) other than `n` ({n}) is not supported by any engine of this server: no choices are discarded"
-            );
-            Err(ApiError::unsupported("best_of", message))
-        }
-        _ => Ok(()),
+fn best_of(fields: &mut Fields, n: u32, stream: bool) -> Result<u32, ApiError> {
+    let best_of = fields.take::<u32>("best_of")?.unwrap_or(n);
+    if best_of < n {
+        let message = format!("`best_of` ({best_of}) must be at least `n` ({n})");
+        return Err(ApiError::invalid("best_of", message));
     }
+    if best_of > n && stream {
+        let message =
+            "`best_of` above `n` cannot be streamed: which choices are the best is known at their end";
+        return Err(ApiError::invalid("best_of", message));
+    }
+    Ok(best_of)
 }
 
 fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {

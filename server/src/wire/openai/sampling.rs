@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use duet_core::model::GenerationDefaults;
-use duet_core::sampling::SamplingParams;
+use duet_core::sampling::{MirostatParams, MirostatVersion, SamplingParams};
 use duet_core::text::TokenId;
 
 use crate::config::SamplingDefaults;
@@ -33,6 +33,7 @@ pub(crate) struct SamplingRequest {
     dry_allowed_length: Option<u32>,
     dry_penalty_last_n: Option<i32>,
     dry_sequence_breakers: Option<Vec<String>>,
+    mirostat: Option<MirostatParams>,
 }
 
 /// llama.cpp's own: line ends, colons, quotes, stars.
@@ -75,6 +76,7 @@ impl SamplingRequest {
             dry_allowed_length: fields.take("dry_allowed_length")?,
             dry_penalty_last_n: fields.take("dry_penalty_last_n")?,
             dry_sequence_breakers: fields.take::<OneOrMany>("dry_sequence_breakers")?.map(|list| list.0),
+            mirostat: mirostat(fields)?,
         })
     }
 
@@ -120,8 +122,12 @@ impl SamplingRequest {
         vocab_size: u32,
     ) -> Result<SamplingParams, ApiError> {
         let openai = SamplingParams::default();
+        // Mirostat takes the place of filters that nobody asked for; those of the request go first.
+        let (no_config, no_model) = (SamplingDefaults::default(), GenerationDefaults::default());
+        let (config_filters, model_filters) =
+            if self.mirostat.is_some() { (&no_config, &no_model) } else { (config, model) };
         let top_k = match self.top_k {
-            None => config.top_k.or(model.top_k).unwrap_or(openai.top_k),
+            None => config_filters.top_k.or(model_filters.top_k).unwrap_or(openai.top_k),
             Some(-1) => 0, // how clients of vLLM say "off"
             Some(top_k) => u32::try_from(top_k).map_err(|_| {
                 ApiError::invalid("top_k", format!("`top_k` must be -1 (off), 0 (off) or more, got {top_k}"))
@@ -134,9 +140,9 @@ impl SamplingRequest {
                 .or(model.temperature)
                 .unwrap_or(openai.temperature),
             top_k,
-            top_p: self.top_p.or(config.top_p).or(model.top_p).unwrap_or(openai.top_p),
-            min_p: self.min_p.or(config.min_p).or(model.min_p).unwrap_or(openai.min_p),
-            typical_p: self.typical_p.or(config.typical_p).unwrap_or(openai.typical_p),
+            top_p: self.top_p.or(config_filters.top_p).or(model_filters.top_p).unwrap_or(openai.top_p),
+            min_p: self.min_p.or(config_filters.min_p).or(model_filters.min_p).unwrap_or(openai.min_p),
+            typical_p: self.typical_p.or(config_filters.typical_p).unwrap_or(openai.typical_p),
             top_n_sigma: self.top_n_sigma,
             repetition_penalty: self
                 .repetition_penalty
@@ -161,12 +167,26 @@ impl SamplingRequest {
             dry_allowed_length: self.dry_allowed_length.unwrap_or(openai.dry_allowed_length),
             dry_penalty_last_n: self.dry_penalty_last_n.unwrap_or(openai.dry_penalty_last_n),
             dry_sequence_breakers,
+            mirostat: self.mirostat,
         };
         params.validate(vocab_size).map_err(|error| {
             ApiError::invalid(error.param, format!("`{}` {}", error.param, error.message))
         })?;
         Ok(params)
     }
+}
+
+/// 0: off, whatever the other two say.
+fn mirostat(fields: &mut Fields) -> Result<Option<MirostatParams>, ApiError> {
+    let version = fields.take::<u8>("mirostat")?;
+    let tau = fields.take("mirostat_tau")?.unwrap_or(5.0);
+    let eta = fields.take("mirostat_eta")?.unwrap_or(0.1);
+    let version = match version {
+        None | Some(0) => return Ok(None),
+        Some(1) => MirostatVersion::One,
+        Some(_) => MirostatVersion::Two,
+    };
+    Ok(Some(MirostatParams { version, tau, eta }))
 }
 
 /// Any integer of 64 bits; -1 means "none" to llama.cpp's clients.

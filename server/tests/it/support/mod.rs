@@ -103,7 +103,7 @@ impl World {
     }
 }
 
-/// Only the test engine; texts are bytes; every model chats in ChatML unless its header has no template.
+/// Only the test engine; texts are bytes; a model called "gap" fills gaps; every model chats in ChatML unless its header has no template.
 pub(crate) fn registry(backend: Arc<TestBackend>) -> Registry {
     Registry::new(
         vec![backend],
@@ -115,7 +115,9 @@ pub(crate) fn registry(backend: Arc<TestBackend>) -> Registry {
                     ChatTemplate::new(source, "<bos>", "<eos>").map(Arc::new).map_err(|e| e.to_string())
                 }
             };
-            Ok(TextAssets { tokenizer: Arc::new(ByteTokenizer::default()), template })
+            let fills = model.path.ends_with("gap.gguf");
+            let tokenizer = if fills { ByteTokenizer::with_gaps() } else { ByteTokenizer::default() };
+            Ok(TextAssets { tokenizer: Arc::new(tokenizer), template })
         }),
     )
 }
