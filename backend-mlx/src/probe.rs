@@ -122,7 +122,7 @@ impl Inventory {
             weights: self.describe(placement).0,
             bits_per_weight: if n == 0 { 0.0 } else { self.n_bytes(placement) as f64 * 8.0 / n as f64 },
             kv_type,
-            kv_allocation: KvAllocation::Mlx { prefill_chunk: 512 },
+            kv_allocation: KvAllocation::Mlx,
             settings: EngineSettings { weights: true, kv_unified: false },
             notes,
         }

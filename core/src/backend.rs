@@ -62,15 +62,10 @@ pub struct Probe {
 
 impl Probe {
     /// How the KV cache would lie in memory after a load with these settings of [`LoadSpec`].
-    pub fn kv_layout(
-        &self,
-        kv_type: Option<KvType>,
-        kv_unified: Option<bool>,
-        prefill_chunk: u32,
-    ) -> KvLayout {
+    pub fn kv_layout(&self, kv_type: Option<KvType>, kv_unified: Option<bool>) -> KvLayout {
         KvLayout {
             kv_type: kv_type.unwrap_or(self.kv_type),
-            allocation: self.kv_allocation.for_load(kv_unified, prefill_chunk),
+            allocation: self.kv_allocation.for_load(kv_unified),
         }
     }
 }

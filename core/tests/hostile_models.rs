@@ -103,7 +103,7 @@ fn plans_are_answers(info: &ModelInfo) {
     for allocation in [
         KvAllocation::Resident,
         KvAllocation::LlamaCpp { n_ubatch: 512, unified: false, swa_full: false },
-        KvAllocation::Mlx { prefill_chunk: 512 },
+        KvAllocation::Mlx,
     ] {
         let request = FitRequest { allocation, kv_type: KvType::Q8_0, ..FitRequest::default() };
         for available in [0, 1 << 20, 1 << 40, u64::MAX] {

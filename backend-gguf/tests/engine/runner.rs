@@ -326,7 +326,7 @@ async fn the_cache_is_as_large_as_the_probe_lets_one_plan() {
         (spec.parallel, spec.context_length, spec.kv_tokens) = (3, 2048, 10_000);
         spec.kv_unified = kv_unified;
         let probe = GgufBackend::default().probe(&spec.model).expect("it takes the fixture");
-        let allocation = probe.kv_allocation.for_load(kv_unified, spec.prefill_chunk);
+        let allocation = probe.kv_allocation.for_load(kv_unified);
         let planned = allocation.bytes(&spec.model, 10_000, 3, probe.kv_type).expect("plain attention");
         with_runner(GgufSettings::default(), spec, move |runner| {
             let kv = runner.memory().kv_bytes.expect("a cache");

@@ -11,7 +11,7 @@ async fn the_cache_grows_to_what_the_probe_lets_one_plan() {
     let mut spec = spec(&fixture("tiny-llama"), 3);
     (spec.context_length, spec.kv_tokens, spec.kv_type) = (600, 1800, None);
     let probe = MlxBackend::new().expect("MLX starts").probe(&spec.model).expect("it takes the fixture");
-    let allocation = probe.kv_allocation.for_load(None, spec.prefill_chunk);
+    let allocation = probe.kv_allocation.for_load(None);
     let planned = allocation.bytes(&spec.model, 1800, 3, probe.kv_type).expect("plain attention");
     let model = load(spec).await.expect("it loads");
     assert_eq!(model.info().kv_type, probe.kv_type.to_string());

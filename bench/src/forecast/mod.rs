@@ -115,7 +115,7 @@ pub fn forecast(registry: &Registry, info: &ModelInfo, request: ForecastRequest)
         let outcome = match backend.probe(info) {
             Err(error) => Outcome::Refused { reason: duet_core::chain(&error) },
             Ok(probe) => {
-                let layout = probe.kv_layout(request.kv_type, None, request.prefill_chunk);
+                let layout = probe.kv_layout(request.kv_type, None);
                 let held = Held {
                     weights: probe.weights,
                     bits_per_weight: probe.bits_per_weight,

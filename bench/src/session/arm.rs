@@ -129,7 +129,7 @@ impl Arm {
     /// The KV cache that the engine will hold with a whole request in it, from headers alone.
     fn predict_kv(&self, options: &BenchOptions, context_length: u32) -> Option<u64> {
         let probe = self.input.backend.probe(&self.input.model).ok()?;
-        let layout = probe.kv_layout(options.kv_type, None, options.prefill_chunk);
+        let layout = probe.kv_layout(options.kv_type, None);
         let request = u64::from(options.n_prompt) + u64::from(options.n_decode);
         layout.bytes(&self.input.model, context_length.into(), request, 1).ok()
     }

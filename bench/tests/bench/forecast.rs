@@ -256,7 +256,7 @@ fn engines(bits: f64) -> Vec<TestBackend> {
     let f16 = |allocation| KvLayout { kv_type: KvType::F16, allocation };
     let mut gguf = backend("gguf");
     let mut mlx = backend("mlx");
-    (gguf.layout, mlx.layout) = (f16(LLAMA_CPP), f16(KvAllocation::Mlx { prefill_chunk: 512 }));
+    (gguf.layout, mlx.layout) = (f16(LLAMA_CPP), f16(KvAllocation::Mlx));
     (gguf.bits_per_weight, mlx.bits_per_weight) = (bits, bits);
     vec![gguf, mlx]
 }

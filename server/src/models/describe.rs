@@ -97,7 +97,7 @@ fn plan(info: &ModelInfo, probe: &Probe, config: &ModelConfig, budget_bytes: u64
         parallel: config.parallel,
         kv_tokens: config.kv_tokens,
         kv_type: config.kv_type.unwrap_or(probe.kv_type),
-        allocation: probe.kv_allocation.for_load(config.kv_unified, config.prefill_chunk),
+        allocation: probe.kv_allocation.for_load(config.kv_unified),
         n_rows: config.prefill_chunk,
         weights_bytes: weights_bytes(info, probe, config.weights),
     };

@@ -239,7 +239,7 @@ async fn the_plan_counts_the_cache_as_the_engine_holds_it() {
     let like_mlx = |mut world: World| {
         world.backend.change_probe = Some(|probe| {
             probe.kv_type = KvType::F32;
-            probe.kv_allocation = KvAllocation::Mlx { prefill_chunk: 512 };
+            probe.kv_allocation = KvAllocation::Mlx;
         });
         world
     };

@@ -56,14 +56,6 @@ impl KvType {
             }
         }
     }
-
-    /// What windowed layers of MLX use in its place: rotating caches are never quantised.
-    fn unquantized(self) -> Self {
-        match self {
-            Self::Affine { .. } => Self::F16,
-            other => other,
-        }
-    }
 }
 
 impl std::fmt::Display for KvType {
@@ -98,24 +90,19 @@ pub enum KvAllocation {
         /// Whether windowed layers get as many cells as the others (`swa_full`).
         swa_full: bool,
     },
-    /// MLX, as the cache stands when it has grown to the tokens given: full layers in steps of 256, windowed ones a
-    /// rotating cache with room for a prefill chunk.
-    Mlx {
-        /// Tokens per prefill step.
-        prefill_chunk: u32,
-    },
+    /// MLX, as the cache stands when it has grown to the tokens given, in steps of 256. Windowed layers keep all tokens
+    /// like the others: a window saves time and no memory.
+    Mlx,
 }
 
 impl KvAllocation {
-    /// The same engine's layout with what a load asks for: one pool or several where the engine has the choice, and the
-    /// load's prefill chunk where room is kept for one.
-    pub fn for_load(self, kv_unified: Option<bool>, prefill_chunk: u32) -> Self {
+    /// The same engine's layout with what a load asks for: one pool or several where the engine has the choice.
+    pub fn for_load(self, kv_unified: Option<bool>) -> Self {
         match self {
-            Self::Resident => self,
+            Self::Resident | Self::Mlx => self,
             Self::LlamaCpp { n_ubatch, unified, swa_full } => {
                 Self::LlamaCpp { n_ubatch, unified: kv_unified.unwrap_or(unified), swa_full }
             }
-            Self::Mlx { .. } => Self::Mlx { prefill_chunk },
         }
     }
 }
@@ -144,7 +131,7 @@ impl KvLayout {
     ) -> Result<u64, MemoryError> {
         let n_tokens = match self.allocation {
             KvAllocation::LlamaCpp { .. } => kv_tokens,
-            KvAllocation::Resident | KvAllocation::Mlx { .. } => used_tokens,
+            KvAllocation::Resident | KvAllocation::Mlx => used_tokens,
         };
         self.allocation.bytes(info, n_tokens, n_sequences, self.kv_type)
     }
@@ -170,10 +157,6 @@ impl KvAllocation {
         let layer_bytes = |layer: &LayerInfo| {
             let window = layer.window.map(u64::from);
             let cells = self.cells(window, n_tokens, n_sequences);
-            let kv_type = match (self, window) {
-                (Self::Mlx { .. }, Some(_)) => kv_type.unquantized(),
-                _ => kv_type,
-            };
             per_cell(layer, kv_type).saturating_mul(cells)
         };
         Ok(info.layers.iter().map(layer_bytes).fold(0, u64::saturating_add))
@@ -201,14 +184,7 @@ impl KvAllocation {
                 };
                 cells.saturating_mul(streams)
             }
-            (Self::Mlx { prefill_chunk }, window) => {
-                let each = pad(n_tokens.div_ceil(n_sequences));
-                let cells = match window {
-                    Some(window) => each.min(window.saturating_add(prefill_chunk.into())),
-                    None => each,
-                };
-                cells.saturating_mul(n_sequences)
-            }
+            (Self::Mlx, _) => pad(n_tokens.div_ceil(n_sequences)).saturating_mul(n_sequences),
         }
     }
 }

@@ -103,7 +103,7 @@ fn what_is_asked_is_kept() {
         for allocation in [
             KvAllocation::Resident,
             KvAllocation::LlamaCpp { n_ubatch: 512, unified: true, swa_full: false },
-            KvAllocation::Mlx { prefill_chunk: 2048 },
+            KvAllocation::Mlx,
         ] {
             for kv_type in [KvType::F16, KvType::Q8_0, KvType::F32] {
                 holds(&info, 32 * GIB, FitRequest { allocation, kv_type, ..request });

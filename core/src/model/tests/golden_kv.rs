@@ -105,15 +105,15 @@ fn llama_cpp_pads_and_divides() {
 #[test]
 fn what_mlx_allocates() {
     let info = info_with(vec![layer(1, 64, None), layer(1, 64, Some(100))], 4096);
-    let mlx = KvAllocation::Mlx { prefill_chunk: 500 };
+    let mlx = KvAllocation::Mlx;
     let cell = 2 * 64 * 2;
-    assert_eq!(mlx.bytes(&info, 1000, 1, KvType::F16), Ok(cell * (1024 + 600)));
+    assert_eq!(mlx.bytes(&info, 1000, 1, KvType::F16), Ok(cell * (1024 + 1024)));
     assert_eq!(mlx.bytes(&info, 10, 1, KvType::F16), Ok(cell * (256 + 256)));
     assert_eq!(mlx.bytes(&info, 1000, 2, KvType::F16), Ok(cell * (2 * 512 + 2 * 512)));
-    // Quantised: 64 values in 4 bits and 4 bytes of scale and bias; the window stays in f16.
+    // Quantised: 64 values in 4 bits and 4 bytes of scale and bias.
     let affine = KvType::Affine { bits: 4, group_size: 64 };
-    assert_eq!(mlx.bytes(&info, 1000, 1, affine), Ok(2 * (32 + 4) * 1024 + cell * 600));
-    assert_eq!(mlx.bytes(&info, 1000, 1, KvType::F32), Ok(2 * cell * (1024 + 600)));
+    assert_eq!(mlx.bytes(&info, 1000, 1, affine), Ok(2 * (32 + 4) * (1024 + 1024)));
+    assert_eq!(mlx.bytes(&info, 1000, 1, KvType::F32), Ok(2 * cell * (1024 + 1024)));
 }
 
 #[test]
@@ -122,11 +122,10 @@ fn a_load_says_how_its_cache_lies() {
     for (of_engine, asked, expected) in
         [(true, None, true), (false, None, false), (true, Some(false), false), (false, Some(true), true)]
     {
-        assert_eq!(llama(of_engine).for_load(asked, 64), llama(expected));
+        assert_eq!(llama(of_engine).for_load(asked), llama(expected));
     }
-    let mlx = KvAllocation::Mlx { prefill_chunk: 512 };
-    assert_eq!(mlx.for_load(None, 64), KvAllocation::Mlx { prefill_chunk: 64 });
-    assert_eq!(KvAllocation::Resident.for_load(Some(false), 64), KvAllocation::Resident);
+    assert_eq!(KvAllocation::Mlx.for_load(Some(true)), KvAllocation::Mlx);
+    assert_eq!(KvAllocation::Resident.for_load(Some(false)), KvAllocation::Resident);
 }
 
 #[test]
@@ -168,7 +167,7 @@ fn keys_and_values_may_differ_in_size() {
 fn absurd_sizes_saturate() {
     let huge = layer(u32::MAX, u32::MAX, None);
     assert_eq!(kv_bytes(&info_with(vec![huge; 3], 1), u64::MAX, KvType::F32), Ok(u64::MAX));
-    let mlx = KvAllocation::Mlx { prefill_chunk: u32::MAX };
+    let mlx = KvAllocation::Mlx;
     assert_eq!(mlx.bytes(&info_with(vec![huge], 1), u64::MAX, u32::MAX, KvType::F32), Ok(u64::MAX));
     let llama = KvAllocation::LlamaCpp { n_ubatch: u32::MAX, unified: false, swa_full: false };
     let windowed = layer(u32::MAX, u32::MAX, Some(u32::MAX));
