@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn prompts_are_a_set_or_a_file() {
-        let text = |words| options(&parse(words).unwrap().run.expect("a run")).unwrap().text;
+        let text = |words: &str| options(&parse(words).unwrap().run.expect("a run")).unwrap().text;
         assert_eq!(text("m.gguf --prompts rag"), Text::Set("rag".into()));
         for file in ["mine.jsonl", "./rag", "/a/b.txt"] {
             assert_eq!(text(&format!("m.gguf --prompts {file}")), Text::Prompts(file.into()));
@@ -177,9 +177,10 @@ mod tests {
 
     #[test]
     fn scenarios_are_asked_for_by_name() {
-        let options = |words| options(&parse(words).unwrap().run.expect("a run"));
-        let kinds =
-            |words| options(words).map(|found| (found.scenarios.kinds, found.scenarios.budget.is_some()));
+        let options = |words: &str| options(&parse(words).unwrap().run.expect("a run"));
+        let kinds = |words: &str| {
+            options(words).map(|found| (found.scenarios.kinds, found.scenarios.budget.is_some()))
+        };
         let usual = vec![ScenarioKind::Streams, ScenarioKind::SharedPrefix];
         assert_eq!(kinds("m.gguf"), Ok((usual, true)));
         assert_eq!(kinds("m.gguf --quick").unwrap().0, []);
@@ -188,7 +189,8 @@ mod tests {
         let two = vec![ScenarioKind::Load, ScenarioKind::Idle];
         assert_eq!(kinds("m.gguf --quick --scenario load,idle"), Ok((two, false)));
         for words in ["sprint", "all,load", "", "none,load", "Streams"] {
-            let error = kinds(&format!("m.gguf --scenario={words}")).unwrap_err();
+            let line = format!("m.gguf --scenario={words}");
+            let error = kinds(&line).unwrap_err();
             assert!(error.contains("there is no scenario"), "{words}: {error}");
         }
         let given = options("m.gguf --scenario streams --streams 1,16 --rate 2.5").unwrap().scenarios;
