@@ -147,6 +147,10 @@ pub struct Graded {
 
 /// The comparability of two loaded arms.
 pub(crate) fn grade(proof: &WeightProof, a: &LoadedInfo, b: &LoadedInfo) -> Graded {
+    if is_one(a, b) {
+        let reason = "the same engine on the same file, held the same way: what differs is noise".to_owned();
+        return Graded { grade: Grade::A, reason };
+    }
     let (bytes_a, bytes_b) = (a.weight_bytes_per_token as f64, b.weight_bytes_per_token as f64);
     if matches!(proof, WeightProof::Identical { .. }) {
         let bytes = format!("{:.1} and {:.1} MB of weights per token", bytes_a / 1e6, bytes_b / 1e6);
@@ -175,6 +179,15 @@ pub(crate) fn grade(proof: &WeightProof, a: &LoadedInfo, b: &LoadedInfo) -> Grad
             reason: format!("{name_a} against {name_b}, {values}: this compares artefacts"),
         },
     }
+}
+
+/// Whether both arms hold the same weights by the same code: there is nothing to compare.
+fn is_one(a: &LoadedInfo, b: &LoadedInfo) -> bool {
+    let held = |info: &LoadedInfo| (info.weights.clone(), info.weight_bytes_per_token);
+    a.backend == b.backend
+        && !a.model.files.is_empty()
+        && a.model.files == b.model.files
+        && held(a) == held(b)
 }
 
 /// The bits that a quantisation's name promises: 4 for "Q4_K_M", "MXFP4" and "affine 4-bit g32", 16 for "BF16".

@@ -309,6 +309,13 @@ async fn weights_are_compared_bit_by_bit_and_graded() {
     assert_eq!((text.as_str(), grade), ("no proof of identical weights: no table for Q3_K", Grade::C));
 }
 
+/// An engine against itself on one file needs no proof.
+#[tokio::test]
+async fn an_engine_against_itself_compares_engines() {
+    let report = run(vec![backend("one"), backend("one")], &small_options()).await;
+    assert_eq!(report.grade.unwrap().grade, Grade::A);
+}
+
 #[tokio::test]
 async fn settings_that_differ_are_said() {
     let report =
