@@ -84,20 +84,12 @@ pub(crate) const MODEL_ERRORS: &[ErrorCode] = &[
 ];
 
 /// The same, and a conversation that is gone.
-const RESPONSE_ERRORS: &[ErrorCode] = &[
-    ErrorCode::NotFound,
-    ErrorCode::ContextLengthExceeded,
-    ErrorCode::ModelNotFound,
-    ErrorCode::QueueFull,
-    ErrorCode::ModelLoading,
-    ErrorCode::InsufficientMemory,
-    ErrorCode::EngineCrashed,
-    ErrorCode::ShuttingDown,
-    ErrorCode::DeadlineExceeded,
-    ErrorCode::ModelLoadFailed,
-    ErrorCode::EngineNotCompiled,
-    ErrorCode::UnsupportedArchitecture,
-];
+const RESPONSE_ERRORS: &[ErrorCode] = &{
+    let mut all = [ErrorCode::NotFound; MODEL_ERRORS.len() + 1];
+    let (_, rest) = all.split_at_mut(1);
+    rest.copy_from_slice(MODEL_ERRORS);
+    all
+};
 const STORED: &str = "/v1/responses/{id}";
 
 /// All of them.

@@ -1,5 +1,6 @@
 //! The rows of `/v1/messages` and `/v1/responses`, whose requests become chat requests.
 
+use super::table::row;
 use super::{Endpoint, Endpoints, Group, Kind, Parameter, REQUIRED};
 
 const MESSAGES: Endpoints = Endpoints::of(&[Endpoint::Messages]);
@@ -29,17 +30,6 @@ const TEMPERATURE: Kind = Kind::Number(0.0, 2.0);
 const AS_CHAT: &str = "as in chat";
 const TRANSLATED: &str = "a_message_becomes_a_chat";
 const ASKED: &str = "a_response_becomes_a_chat";
-
-const fn row(
-    name: &'static str,
-    on: Endpoints,
-    group: Group,
-    kind: Kind,
-    default: &'static str,
-    about: &'static str,
-) -> Parameter {
-    Parameter::new(name, on, group, kind, default, about)
-}
 
 pub(super) const ROWS: &[Parameter] = &[
     row("model", COUNTED, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
