@@ -1,6 +1,6 @@
 # duet's commands. `make` lists them. Everything they install stays in .tools/, models/ and target/ of this checkout.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo check lint test verify clean
+.PHONY: help setup setup-tests setup-verify build demo check lint test verify clean
 
 # rustup installs there; a bare login may not have it on the path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -53,8 +53,12 @@ test: setup-tests ## Everything that proves the project: lints, tests, real clie
 	cargo test --release --locked --workspace --no-fail-fast
 	@if [ -x tests/clients/run.sh ]; then tests/clients/run.sh $(DUET); fi
 
-verify: test ## Besides, the long suites
+setup-verify:
+	@scripts/setup.sh --verify
+
+verify: test setup-verify ## Besides, the long suites
 	cargo test --release --locked --workspace --no-fail-fast -- --ignored
+	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then tests/agents/run.sh $(DUET); fi
 
 clean: ## Remove what cargo built; .tools/ and models/ stay (delete them by hand to fetch them anew)
 	cargo clean

@@ -2,7 +2,8 @@
 # Puts what duet's build needs, and the demo model, into git-ignored folders of this checkout. Needs no root.
 #
 #   scripts/setup.sh            build tools, native libraries, crates, demo model
-#   scripts/setup.sh --tests    besides: the openai clients for Python and Node
+#   scripts/setup.sh --tests    besides: the clients of OpenAI and Anthropic for Python and Node
+#   scripts/setup.sh --verify   besides: coding agents, llmprobe, schemathesis and lm-eval, for the long suites
 #
 # .tools/   from pinned packages with hashes (scripts/pins/); a step that is done already is skipped, without network
 # models/   SmolLM2-135M-Instruct as .gguf and as an MLX folder with the same weights
@@ -12,10 +13,12 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 with_tests=false
+with_verify=false
 case "${1:-}" in
   '') ;;
   --tests) with_tests=true ;;
-  *) die "unknown argument $1; scripts/setup.sh knows only --tests" ;;
+  --verify) with_tests=true with_verify=true ;;
+  *) die "unknown argument $1; scripts/setup.sh knows --tests and --verify" ;;
 esac
 
 scripts/check-tools.sh
@@ -34,6 +37,16 @@ pip_install() {
     die "pip could not install $name"
   fi
   rm -f "$log"
+}
+
+# npm_install NAME FOLDER: what the lock file of that folder names, into its node_modules.
+npm_install() {
+  local name=$1 folder=$2
+  if stale "$name" "$(cat "$folder/package-lock.json")" || [ ! -d "$folder/node_modules" ]; then
+    say "npm: installing the packages of $folder"
+    PATH="$PWD/.tools/bin:$PATH" npm --prefix "$folder" ci --loglevel=error --no-audit --no-fund --ignore-scripts
+    done_with "$name"
+  fi
 }
 
 # CMake: the system's where it is new enough for llama.cpp.
@@ -154,11 +167,30 @@ if [ "$with_tests" = true ]; then
     .tools/bin/node --version >/dev/null || die "the node in .tools/bin does not run"
     done_with node
   fi
-  if [ -f tests/clients/package-lock.json ] &&
-    { stale npm "$(cat tests/clients/package-lock.json)" || [ ! -d tests/clients/node_modules ]; }; then
-    say "npm: installing the packages of tests/clients"
-    PATH="$PWD/.tools/bin:$PATH" npm --prefix tests/clients ci --loglevel=error --no-audit --no-fund --ignore-scripts
-    done_with npm
-  fi
+  npm_install npm tests/clients
+fi
+
+if [ "$with_verify" = true ]; then
+  if [ "$(uname -sm)" = 'Linux x86_64' ]; then npm_install npm-agents tests/agents; fi
+  npm_install npm-conformance tests/conformance
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "schemathesis asks for Python 3.11 or newer"
+  for name in schemathesis lm-eval; do
+    if stale "$name" "$("$python" -VV)" "$(cat "scripts/pins/$name.txt")"; then
+      say "$name: installing into .tools/"
+      case $name in
+        # Three of its packages are published as sources only; they are Python alone.
+        lm-eval) pip_install "$name" --no-deps --no-binary rouge-score,sqlitedict,word2number ;;
+        *) pip_install "$name" --no-deps ;;
+      esac
+      done_with "$name"
+    fi
+    write_if_changed ".tools/bin/python-$name" <<END
+#!/bin/sh
+# Python with $name and nobody else's packages.
+export PYTHONPATH='$PWD/.tools/$name' PYTHONDONTWRITEBYTECODE=1
+exec '$python' -S "\$@"
+END
+    chmod +x ".tools/bin/python-$name"
+  done
 fi
 say 'ready'
