@@ -11,24 +11,28 @@ duet=${2:-target/release/duet}
 model=${3:-models/SmolLM2-135M-Instruct.Q4_1.gguf}
 mkdir -p "$folder"
 
-# At most three minutes each with the demo model.
+# At most three minutes each with the demo model. Short visits and many blocks: what disturbs a machine lasts seconds, and
+# a block that is shorter than that is within it or without.
 run() { # NAME SEED ARGUMENTS...
   name=$1 seed=$2
   shift 2
   [ -s "$folder/$name-$seed.json" ] && return # a folder that was begun is finished
   begin=$(date +%s)
-  "$duet" bench "$model" "$@" --seed "$seed" --prompt 256 --decode 32 --blocks 10 \
+  "$duet" bench "$model" "$@" --seed "$seed" --prompt 64 --decode 32 --blocks "$blocks" $threads \
     --json "$folder/$name-$seed.part" > "$folder/$name-$seed.txt" || true
   mv "$folder/$name-$seed.part" "$folder/$name-$seed.json"
   echo "$name $seed: $(($(date +%s) - begin)) s"
 }
 
+# One thread: a second one waits for the first at every barrier, and so doubles what the machine disturbs.
+blocks=24 threads=--threads=1
 for seed in 1 2 3 4 5 6 7 8 9 10; do
-  run aa-gguf $seed --engines gguf,gguf --agreement 0
-  run aa-mlx $seed --engines mlx,mlx --agreement 0
+  run aa-gguf $seed --engines gguf,gguf --agreement 0 --scenario none
+  run aa-mlx $seed --engines mlx,mlx --agreement 0 --scenario none
 done
+blocks=16 threads=
 for seed in 1 2 3 4 5; do
-  run gguf-mlx $seed --engines gguf,mlx --self-blocks 3
+  run gguf-mlx $seed --engines gguf,mlx --self-blocks 3 --scenario none
 done
 
 "$duet" serve "$model" --engine gguf --port 0 > "$folder/serve.out" 2> "$folder/serve.err" &
@@ -41,7 +45,7 @@ until url=$(grep -om1 'http://[0-9.:]*' "$folder/serve.out"); do
   sleep 1
 done
 for seed in 1 2 3; do
-  run gguf-http $seed --engines gguf,http --url "$url"
+  run gguf-http $seed --engines gguf,http --url "$url" --scenario none
 done
 
 python3 "$(dirname "$0")/bench-proof.py" "$folder"

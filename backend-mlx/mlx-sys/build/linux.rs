@@ -20,7 +20,17 @@ pub fn build(root: &Path, mlx_c: &Path) {
         .collect();
     sources.sort();
     let native = root.join("native");
-    let own = ["half", "clock", "blas", "kernels/attention", "kernels/elementwise", "kernels/operations", "kernels/pool", "kernels/product"];
+    let own = [
+        "adopt",
+        "half",
+        "clock",
+        "blas",
+        "kernels/attention",
+        "kernels/elementwise",
+        "kernels/operations",
+        "kernels/pool",
+        "kernels/product",
+    ];
     cc::Build::new()
         .cpp(true)
         .std("c++20")

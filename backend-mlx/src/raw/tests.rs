@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use half::{bf16, f16};
 use mlx_rs::{Array, Dtype, ops};
 
+use super::pages::Pages;
 use super::{BUILT_FOR, blas, call, process, start, version};
 
 /// Numbers in −1…1 that repeat from run to run.
@@ -36,6 +37,32 @@ fn libmlx_is_the_release_the_bindings_are_for() {
 fn another_release_is_refused_by_name() {
     let error = process::agree("0.33.0").unwrap_err().to_string();
     assert!(error.contains("0.32.2") && error.contains("0.33.0"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn weights_stay_in_the_memory_that_was_made_for_them() {
+    start().unwrap();
+    for n in [1, 1000, 700_000] {
+        let mut pages = Pages::new(n).unwrap();
+        pages.values().copy_from_slice(&numbers(n));
+        let place = pages.values().as_ptr();
+        let array = pages.into_array(&[1, i32::try_from(n).unwrap()]).unwrap();
+        let shared = array.transpose().unwrap();
+        drop(array);
+        shared.eval().unwrap();
+        let flat = shared.reshape(&[-1]).unwrap();
+        assert_eq!(flat.as_slice::<f32>(), numbers(n));
+        assert_eq!(flat.as_slice::<f32>().as_ptr(), place, "{n} values were copied");
+        assert!(n < 700_000 || (place as usize).is_multiple_of(1 << 21));
+        let doubled = flat.add(&flat).unwrap();
+        drop((shared, flat));
+        assert_eq!(
+            doubled.as_slice::<f32>()[0],
+            2.0 * numbers(1)[0],
+            "they outlive what is computed from them"
+        );
+    }
 }
 
 #[test]

@@ -172,7 +172,7 @@ impl Tensor {
     pub(crate) fn weights(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Self> {
         let mut pages = Pages::new(shape.iter().product())?;
         fill(pages.values());
-        Ok(Self::new(pages.into_array(&Shape::of(shape))))
+        Ok(Self::new(pages.into_array(&Shape::of(shape))?))
     }
 
     /// A copy of little-endian `bytes`.
