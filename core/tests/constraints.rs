@@ -65,6 +65,50 @@ fn check_valid(schema: &Value, text: &str) {
 }
 
 #[tokio::test]
+async fn an_answer_may_come_after_something_else() {
+    let model = load(FakeConfig::default(), 1).await;
+    let answers = [
+        (ConstraintSpec::JsonObject, "object"),
+        (
+            ConstraintSpec::JsonSchema(serde_json::json!({"type": "integer", "maximum": 99, "minimum": 0})),
+            "integer",
+        ),
+        (ConstraintSpec::Regex("(ja|nein)!".into()), "word"),
+        (ConstraintSpec::Choice(vec!["ja!".into(), "nein!".into()]), "word"),
+        (ConstraintSpec::grammar("root ::= (\"ja\" | \"nein\") \"!\"".into()), "word"),
+        (ConstraintSpec::grammar("start: (\"ja\" | \"nein\") \"!\"".into()), "word"),
+    ];
+    for (seed, (answer_spec, kind)) in answers.into_iter().enumerate() {
+        let rules = "lead: /[a-c]{1,9}/ \"</think>\" /\\s{0,2}/\n".to_owned();
+        let spec = ConstraintSpec::Led { rules, answer: Box::new(answer_spec) };
+        let answer = answer(model.as_ref(), spec, seed as u64).await;
+        let (lead, rest) =
+            answer.text.split_once("</think>").unwrap_or_else(|| panic!("{kind}: {}", answer.text));
+        assert!((1..=9).contains(&lead.len()) && lead.bytes().all(|byte| b"abc".contains(&byte)), "{lead}");
+        if !stopped(&answer) {
+            continue; // any object may become long
+        }
+        match kind {
+            "word" => assert!(["ja!", "nein!"].contains(&rest.trim_start()), "{rest}"),
+            _ => assert!(serde_json::from_str::<Value>(rest).is_ok(), "{kind}: {rest}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_an_error_is_that_of_the_answer_s_schema() {
+    let model = load(FakeConfig::default(), 1).await;
+    let schema = serde_json::json!({"type": "object", "properties": {"a": {"type": "colour"}}});
+    let led = |answer| ConstraintSpec::Led { rules: "lead: /a/\n".into(), answer: Box::new(answer) };
+    let error = model.constraint(led(ConstraintSpec::JsonSchema(schema))).unwrap_err();
+    assert!(error.path().starts_with(".properties.a"), "{error:?}");
+    assert!(model.constraint(led(led(ConstraintSpec::JsonObject))).is_err(), "one lead");
+    let broken =
+        ConstraintSpec::Led { rules: "lead: (".into(), answer: Box::new(ConstraintSpec::JsonObject) };
+    assert!(model.constraint(broken).is_err());
+}
+
+#[tokio::test]
 async fn a_whole_text_ends_the_generation_whatever_the_request_says_of_its_length() {
     for steps_in_flight in [1, 2] {
         let config = FakeConfig { steps_in_flight, device_sampling: true, ..FakeConfig::default() };

@@ -83,17 +83,28 @@ impl ConstraintCompiler {
 
     fn matcher(&self, spec: &ConstraintSpec) -> Result<Matcher, ConstraintError> {
         match spec {
-            ConstraintSpec::JsonObject => self.json(&serde_json::json!({"type": "object"})),
-            ConstraintSpec::JsonSchema(value) => self.json(value),
-            ConstraintSpec::Regex(text) => self.grammar(TopLevelGrammar::from_regex(whole(text)?)),
-            ConstraintSpec::Lark(text) => self.grammar(TopLevelGrammar::from_lark(text.clone())),
-            ConstraintSpec::Gbnf(text) => self.grammar(TopLevelGrammar::from_lark(gbnf::to_lark(text)?)),
-            ConstraintSpec::Choice(texts) => self.grammar(TopLevelGrammar::from_lark(choice(texts)?)),
+            ConstraintSpec::Led { rules, answer } => self.after(Some(rules), answer),
+            answer => self.after(None, answer),
         }
     }
 
-    fn json(&self, value: &serde_json::Value) -> Result<Matcher, ConstraintError> {
-        schema::compile(value, |value| self.build(TopLevelGrammar::from_json_schema(value)))
+    /// The matcher of `answer`, after what the rule `lead` of these rules describes.
+    fn after(&self, rules: Option<&str>, answer: &ConstraintSpec) -> Result<Matcher, ConstraintError> {
+        let any_object = serde_json::json!({"type": "object"});
+        let grammar = match answer {
+            ConstraintSpec::JsonObject => return self.json(rules, &any_object),
+            ConstraintSpec::JsonSchema(value) => return self.json(rules, value),
+            ConstraintSpec::Regex(text) => TopLevelGrammar::from_regex(whole(text)?),
+            ConstraintSpec::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+            ConstraintSpec::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
+            ConstraintSpec::Choice(texts) => TopLevelGrammar::from_lark(choice(texts)?),
+            ConstraintSpec::Led { .. } => return Err(ConstraintError::invalid("an answer has one lead")),
+        };
+        self.grammar(led(rules, grammar))
+    }
+
+    fn json(&self, rules: Option<&str>, value: &serde_json::Value) -> Result<Matcher, ConstraintError> {
+        schema::compile(value, |value| self.build(led(rules, TopLevelGrammar::from_json_schema(value))))
     }
 
     fn grammar(&self, grammar: TopLevelGrammar) -> Result<Matcher, ConstraintError> {
@@ -119,6 +130,17 @@ impl ConstraintCompiler {
             None => first.compute_mask().map(|_| matcher).map_err(|error| error.to_string()),
         }
     }
+}
+
+/// `grammar` after what the rule `lead` of these rules describes.
+fn led(rules: Option<&str>, mut grammar: TopLevelGrammar) -> TopLevelGrammar {
+    let Some(rules) = rules else { return grammar };
+    if let Some(answer) = grammar.grammars.first_mut() {
+        answer.name = Some("answer".to_owned());
+    }
+    let mut whole = TopLevelGrammar::from_lark(format!("start: lead @answer\n{rules}"));
+    whole.grammars.append(&mut grammar.grammars);
+    whole
 }
 
 /// Whether the library's message says that a limit was reached.

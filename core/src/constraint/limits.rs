@@ -38,6 +38,14 @@ pub(super) fn check(spec: &ConstraintSpec) -> Result<(), ConstraintError> {
             Err(ConstraintError::too_complex(format!("at most {MOST_CHOICES} choices are possible")))
         }
         ConstraintSpec::Choice(texts) => check_bytes(texts.iter().map(String::len).sum()),
+        ConstraintSpec::Led { rules, answer } => {
+            if matches!(**answer, ConstraintSpec::Led { .. }) {
+                return Err(ConstraintError::invalid("an answer has one lead"));
+            }
+            check_bytes(rules.len())?;
+            check_nesting(rules)?;
+            check(answer)
+        }
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) fn compile(
     })
 }
 
-fn with_settings(schema: Value) -> Value {
+/// `schema` with duet's settings for the library inside.
+pub(super) fn with_settings(schema: Value) -> Value {
     let mut schema = match schema {
         Value::Object(map) => map,
         Value::Bool(true) => Map::new(),

@@ -19,9 +19,23 @@ pub enum ConstraintSpec {
     Gbnf(String),
     /// One of these texts, word for word.
     Choice(Vec<String>),
+    /// Something else first: what the rule `lead` of `rules` describes, in Lark, and then what `answer` describes, which is
+    /// none of these itself.
+    Led {
+        /// Lark with a rule `lead` and without `start`.
+        rules: String,
+        /// What follows.
+        answer: Box<ConstraintSpec>,
+    },
 }
 
 impl ConstraintSpec {
+    /// `schema` as the rule `%json` of a Lark grammar takes it, with the bounds on blanks that [`Self::JsonSchema`] has.
+    #[must_use]
+    pub fn schema_in_lark(schema: &Value) -> Value {
+        super::schema::with_settings(schema.clone())
+    }
+
     /// A grammar of whichever kind its text is in: with a rule written `name ::= ...` it is GBNF, otherwise Lark. A line
     /// `%llguidance {}` in front says Lark in any case.
     #[must_use]

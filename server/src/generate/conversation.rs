@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 use crate::generate::prepare::encode;
 use crate::models::Resident;
-use crate::reasoning::{Start, Tags};
+use crate::reasoning::Tags;
 use crate::tools::Family;
 use crate::tools::grammar::{calls, enforced};
 use crate::tools::parse::ParseOptions;
@@ -71,8 +71,7 @@ pub(crate) fn conversation(
             let family = enforced(family);
             let mut parse = parse_options(resident, &text, Some((family, tools)));
             parse.harmony = family == Family::Harmony;
-            let thinking = parse.reasoning.filter(|(_, start)| *start == Start::Inside).map(|(tags, _)| tags);
-            let spec = calls(family, tools, resident.assets.tokenizer.as_ref(), thinking);
+            let spec = calls(family, tools, resident.assets.tokenizer.as_ref(), parse.opened_thinking());
             let constraint = resident.model.constraint(spec).map_err(|error| {
                 ApiError::invalid(
                     "tools",

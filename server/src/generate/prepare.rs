@@ -13,11 +13,12 @@ use crate::generate::job::{Form, Job, Kind, PromptInfo};
 use crate::models::Resident;
 use crate::replay::{Asked, Replay};
 use crate::tools::parse::ParseOptions;
-use crate::tools::request::Choice;
+use crate::tools::request::{Choice, ToolRequest};
 use crate::wire::openai::chat::{ChatRequest, Voice};
 use crate::wire::openai::completion::{CompletionRequest, DEFAULT_MAX_TOKENS};
 use crate::wire::openai::params::Params;
 use crate::wire::openai::prompt::Prompt;
+use crate::wire::openai::structure::Structure;
 
 /// A request of either route.
 pub(crate) enum Work {
@@ -80,6 +81,7 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
     match work {
         Work::Chat(request) => {
             let ChatRequest { params, messages, logprobs, template, tools, voice } = request;
+            exclude(params.structure.as_ref(), tools.as_ref())?;
             let last = for_model.replay.as_ref().and_then(|_| Some(messages.last()?.shown_text()));
             let talk = conversation(resident, messages, &template, tools.as_ref())?;
             let script = for_model.script("messages", &last.unwrap_or_default(), &talk.text)?;
@@ -114,6 +116,17 @@ pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> 
             }
             Ok(job)
         }
+    }
+}
+
+/// A call that has to be made leaves no room for another form.
+fn exclude(structure: Option<&Structure>, tools: Option<&ToolRequest>) -> Result<(), ApiError> {
+    match (structure, tools) {
+        (Some(Structure { param, .. }), Some(tools)) if tools.choice == Choice::Must => {
+            let message = format!("`{param}` and a `tool_choice` that asks for a call exclude each other");
+            Err(ApiError::invalid(param.clone(), message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -215,7 +228,11 @@ impl Preparation {
         let Self { kind, params, logprobs, for_model } = self;
         let ForModel { resident, request_id, deadline, .. } = for_model;
         let sampling = sampling(&params, &resident)?;
-        let constraint = params.structure.as_ref().map(|asked| asked.compile(&resident)).transpose()?;
+        let constraint = params
+            .structure
+            .as_ref()
+            .map(|asked| asked.compile(&resident, parse.opened_thinking()))
+            .transpose()?;
         let context = resident.model.capabilities().context_length;
         let default_max_tokens = if kind == Kind::Chat { context } else { DEFAULT_MAX_TOKENS };
         let max_tokens =

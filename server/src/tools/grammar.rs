@@ -10,6 +10,9 @@ use crate::reasoning::Tags;
 /// Calls after the first, where several are allowed: more would be a loop.
 const MOST_FURTHER_CALLS: usize = 15;
 
+/// Behind thinking; a bound, so that a model cannot go on with blanks.
+const BLANKS: &str = r"/\s{0,8}/";
+
 /// The form in which calls are enforced. Families whose arguments are no JSON get Hermes' form, which the grammar
 /// holds them to.
 pub(crate) fn enforced(family: Family) -> Family {
@@ -120,6 +123,15 @@ fn form(family: Family, marks: &Marks<'_>) -> Form {
     }
 }
 
+/// Lark's rule `name` for the rest of a thinking that the prompt has opened, its closing tag and blanks behind it.
+pub(crate) fn thought(name: &str, tags: Tags, tokenizer: &dyn Tokenizer) -> String {
+    let close = Marks(tokenizer).mark(tags.pair()[1]);
+    match close.starts_with('<') {
+        true => format!("{name}: /(?s:.*)/ {close} {BLANKS}\n"),
+        false => format!("{name}: {name}_inner {BLANKS}\n{name}_inner[suffix={close}]: /(?s:.*)/\n"),
+    }
+}
+
 /// A grammar of calls of these functions. `thinking`: the prompt has opened it, so that it comes first.
 pub(crate) fn calls(
     family: Family,
@@ -133,19 +145,16 @@ pub(crate) fn calls(
         true => format!(" ({} call){{0,{MOST_FURTHER_CALLS}}}", form.between),
         false => String::new(),
     };
-    let thought = if thinking.is_some() { "thought " } else { "" };
-    let mut grammar = format!("%llguidance {{}}\nstart: {thought}{} call{more} {}\n", form.open, form.close);
+    let first = if thinking.is_some() { "thought " } else { "" };
+    let mut grammar = format!("%llguidance {{}}\nstart: {first}{} call{more} {}\n", form.open, form.close);
     if let Some(tags) = thinking {
-        let close = marks.mark(tags.pair()[1]);
-        match close.starts_with('<') {
-            true => grammar.push_str(&format!("thought: /(?s:.*)/ {close} /\\s*/\n")),
-            false => grammar.push_str(&format!("thought: inner /\\s*/\ninner[suffix={close}]: /(?s:.*)/\n")),
-        }
+        grammar.push_str(&thought("thought", tags, tokenizer));
     }
     let names: Vec<String> = (0..request.tools.0.len()).map(|index| format!("call_{index}")).collect();
     grammar.push_str(&format!("call: {}\n", names.join(" | ")));
     for (index, Tool { name, parameters, .. }) in request.tools.0.iter().enumerate() {
         let before = (form.before)(&marks, name);
+        let parameters = ConstraintSpec::schema_in_lark(parameters);
         grammar.push_str(&format!(
             "call_{index}: {before} arguments_{index} {}\narguments_{index}: %json {parameters}\n",
             form.after

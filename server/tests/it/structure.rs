@@ -1,6 +1,7 @@
 //! What an answer has to look like, by each of its names; and prompts with their scores.
 
-use duet_core::testing::Reply;
+use crate::support::gguf::Header;
+use duet_core::testing::{FakeConfig, Reply};
 use serde_json::{Value, json};
 
 use crate::support::{Running, World};
@@ -223,4 +224,65 @@ async fn prompts_come_back_with_their_scores() {
     assert_eq!((&plain["text"], &plain["logprobs"]), (&json!("grüße"), &Value::Null));
     let ids = ask(json!({"prompt": [103, 114], "echo": true, "logprobs": 0, "max_tokens": 1})).await;
     assert_eq!(ids["logprobs"]["token_logprobs"].as_array().map(Vec::len), Some(3), "{ids}");
+}
+
+/// A template in DeepSeek R1's manner: the prompt opens the thinking.
+const THINKING: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n\
+    {{ message.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+
+#[tokio::test]
+async fn an_answer_in_a_form_comes_after_the_thinking() {
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+        "additionalProperties": false});
+    for (says, content) in [
+        ("Hm.\n</think>\n\n{\"n\": 42}", Some("{\"n\": 42}")),
+        ("Hm.\n</think>\n\nI cannot say.", None), // what it wants to say then is not allowed
+    ] {
+        let header = Header { chat_template: Some(THINKING), ..Header::default() };
+        let config = FakeConfig { reply: Reply::text(says), ..FakeConfig::default() };
+        let server = World::new().fake("m", header, config).start().await;
+        let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+        let body = body(CHAT, &json!({"response_format": format}));
+        let answer = server.post(CHAT, &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let message = answer.json()["choices"][0]["message"].clone();
+        assert_eq!(message["reasoning_content"].as_str().map(str::trim), Some("Hm."), "{message}");
+        let text = message["content"].as_str().expect("a content");
+        match content {
+            Some(content) => assert_eq!(text, content),
+            None => assert!(text.starts_with('{') && !text.contains("cannot"), "{text}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_must_be_made_excludes_another_form() {
+    let server = World::with_tools("Ok.").start().await;
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    for (choice, form) in [
+        (json!("required"), json!({"response_format": {"type": "json_object"}})),
+        (json!({"type": "function", "function": {"name": "f"}}), json!({"guided_regex": "a"})),
+    ] {
+        let mut fields = json!({"tools": tools, "tool_choice": choice});
+        fields.as_object_mut().expect("an object").extend(form.as_object().expect("an object").clone());
+        let answer = server.post(CHAT, &body(CHAT, &fields).to_string()).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status.as_u16(), error["code"].as_str()), (400, Some("invalid_value")), "{error}");
+        let param = error["param"].as_str().expect("a name");
+        assert!(form.as_object().expect("an object").contains_key(param), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn calls_that_must_be_made_cannot_go_on_with_blanks() {
+    let says = format!("<tool_call>\n{{\"name\": \"f\", \"arguments\": {{{}", "\n".repeat(400));
+    let server = World::with_tools(&says).start().await;
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
+        "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": false}}}]);
+    let fields =
+        json!({"tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "max_tokens": 400});
+    let answer = server.post(CHAT, &body(CHAT, &fields).to_string()).await;
+    let choice = answer.json()["choices"][0].clone();
+    assert_eq!(choice["finish_reason"], "tool_calls", "{choice}");
 }

@@ -47,6 +47,11 @@ impl ParseOptions {
     pub(crate) const PLAIN: Self =
         Self { calls: None, reasoning: None, harmony: false, only_one_call: false };
 
+    /// The thinking that the prompt has opened.
+    pub(crate) fn opened_thinking(&self) -> Option<Tags> {
+        self.reasoning.and_then(|(tags, start)| (start == Start::Inside).then_some(tags))
+    }
+
     /// Whether text is content and nothing else.
     pub(crate) fn is_plain(&self) -> bool {
         self.calls.is_none() && self.reasoning.is_none() && !self.harmony

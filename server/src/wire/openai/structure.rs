@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{ApiError, ErrorCode};
 use crate::models::Resident;
+use crate::reasoning::Tags;
+use crate::tools::grammar::thought;
 use crate::wire::fields::{Fields, kind};
 
 /// A constraint as it was asked for.
@@ -51,12 +53,24 @@ impl Structure {
         Ok(asked.pop())
     }
 
-    /// For the vocabulary of a model; milliseconds for most.
+    /// For the vocabulary of a model; milliseconds for most. `thinking`: the prompt has opened it, so that it comes first and
+    /// the form is that of the answer behind it.
     ///
     /// # Errors
     /// `unsupported_json_schema` or `invalid_value` with the path inside of the parameter.
-    pub(crate) fn compile(&self, resident: &Resident) -> Result<Constraint, ApiError> {
-        resident.model.constraint(self.spec.clone()).map_err(|error| {
+    pub(crate) fn compile(
+        &self,
+        resident: &Resident,
+        thinking: Option<Tags>,
+    ) -> Result<Constraint, ApiError> {
+        let spec = match thinking {
+            None => self.spec.clone(),
+            Some(tags) => ConstraintSpec::Led {
+                rules: thought("lead", tags, resident.assets.tokenizer.as_ref()),
+                answer: Box::new(self.spec.clone()),
+            },
+        };
+        resident.model.constraint(spec).map_err(|error| {
             let path = format!("{}{}", self.param, error.path());
             let code = match &error {
                 ConstraintError::UnsupportedSchema { .. } => ErrorCode::UnsupportedJsonSchema,
