@@ -59,6 +59,11 @@ impl Arm {
         &self.input.label
     }
 
+    /// How long the last load took.
+    pub(super) fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
     /// What it was made of, to be loaded once more.
     pub(super) fn input(&self) -> ArmInput {
         self.input.clone()

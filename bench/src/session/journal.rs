@@ -33,7 +33,12 @@ enum Entry {
     Hung { seconds: u64 },
     /// A block is done.
     Block { block: Box<Block> },
+    /// Something else went on.
+    Alive,
 }
+
+/// [`Entry::Alive`], after whatever broke off before it.
+pub(super) const ALIVE: &str = "\n{\"entry\":\"alive\"}\n";
 
 /// The file, and what was in it.
 #[derive(Debug)]
@@ -74,6 +79,7 @@ impl Journal {
                 }
                 Entry::Visit { block, kind, order, arm } => begun = Some((block, kind, order, arm)),
                 Entry::Hung { seconds } => hung = Some(seconds),
+                Entry::Alive => {}
                 Entry::Block { block } => {
                     blocks.push(*block);
                     begun = None;
@@ -209,6 +215,16 @@ mod tests {
         drop(Journal::open(&path, "ids").unwrap());
         let second = Journal::open(&path, "ids").unwrap();
         assert!(second.blocks.is_empty() && second.n_processes == 1);
+    }
+
+    #[test]
+    fn signs_of_life_are_no_blocks() {
+        assert_eq!(serde_json::from_str::<Entry>(ALIVE).unwrap(), Entry::Alive);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        std::fs::write(&path, ALIVE.repeat(3)).unwrap();
+        let journal = Journal::open(&path, "ids").unwrap();
+        assert!(journal.blocks.is_empty() && journal.n_processes == 0);
     }
 
     #[test]

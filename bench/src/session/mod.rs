@@ -3,6 +3,7 @@
 //! Both arms stay loaded in this process (mode `resident`). An arm that fails is left out of everything after; the
 //! other one is still measured, and the report says what happened.
 
+mod alive;
 mod arm;
 mod journal;
 pub(crate) mod schedule;
@@ -16,6 +17,7 @@ use duet_core::WeightsMode;
 use duet_core::model::ModelInfo;
 use duet_core::registry::Registry;
 
+use self::alive::Alive;
 use self::arm::Arm;
 use self::journal::Journal;
 pub use self::journal::note_hang;
@@ -77,6 +79,10 @@ pub async fn run_models(
     plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
     reporter.planned(&plan);
 
+    let reporter: Arc<dyn Reporter> = match options.journal.as_deref() {
+        Some(path) => Arc::new(Alive::new(reporter, path)?),
+        None => reporter,
+    };
     let mut journal =
         options.journal.as_deref().map(|path| Journal::open(path, &work.ids_sha256)).transpose()?;
     let files = hash_all(models, &reporter).await?;
@@ -90,7 +96,7 @@ pub async fn run_models(
         }
     }
     probe_memory(&mut arms, options).await;
-    let pace = pace(&arms, work.sizes);
+    let pace = pace(&arms, work.sizes, options.swap);
     let decided = journal.as_ref().and_then(Journal::counts);
     match (decided, pace, options.budget) {
         (Some((decided, _)), ..) => counts = decided,
@@ -403,7 +409,7 @@ struct Pace {
 }
 
 /// From the warm-ups; `None` if an arm has none.
-fn pace(arms: &[Arm; 2], sizes: Sizes) -> Option<Pace> {
+fn pace(arms: &[Arm; 2], sizes: Sizes, swap: bool) -> Option<Pace> {
     let (mut block, mut agreement) = (0.0, 0.0);
     for arm in arms {
         let visit = arm.warm_up.as_ref()?;
@@ -418,6 +424,10 @@ fn pace(arms: &[Arm; 2], sizes: Sizes) -> Option<Pace> {
         // Both modes, twice; a wash-out at about every second visit, which mostly ends when it may.
         let visit = 2.0 * (per_token * sizes.n_prompt as f64 + step * sizes.n_decode as f64);
         block += 2.0 * visit + step * sizes.n_wash_out as f64 / 2.0;
+        if swap {
+            // Each arm comes back once in a block, and at about every second one's beginning.
+            block += 1.5 * arm.load_time().as_secs_f64();
+        }
         agreement += (sizes.n_windows * sizes.window) as f64 * per_token * 1.3; // all heads instead of one
     }
     let duration = |seconds| Duration::try_from_secs_f64(seconds).ok();

@@ -94,6 +94,16 @@ fn scenarios(options: &mut BenchOptions, arguments: &RunArguments) -> Result<(),
             (scenarios.kinds, scenarios.budget) = (kinds?, None);
         }
     }
+    for (flag, given, kind) in [
+        ("--streams", !arguments.streams.is_empty(), ScenarioKind::Streams),
+        ("--rate", arguments.rate.is_some(), ScenarioKind::Arrivals),
+    ] {
+        if given && !scenarios.kinds.contains(&kind) {
+            return Err(format!(
+                "{flag} is of the scenario `{kind}`, which is not asked for: --scenario {kind}"
+            ));
+        }
+    }
     if !arguments.streams.is_empty() {
         scenarios.streams.clone_from(&arguments.streams);
     }
@@ -193,8 +203,15 @@ mod tests {
             let error = kinds(&line).unwrap_err();
             assert!(error.contains("there is no scenario"), "{words}: {error}");
         }
-        let given = options("m.gguf --scenario streams --streams 1,16 --rate 2.5").unwrap().scenarios;
+        let given =
+            options("m.gguf --scenario streams,arrivals --streams 1,16 --rate 2.5").unwrap().scenarios;
         assert_eq!((given.streams, given.per_second), (vec![1, 16], Some(2.5)));
+        for words in
+            ["--quick --streams 16", "--rate 2", "--scenario load --streams 1", "--scenario none --rate 1"]
+        {
+            let error = options(&format!("m.gguf {words}")).unwrap_err();
+            assert!(error.contains("not asked for"), "{words}: {error}");
+        }
     }
 
     #[test]
