@@ -187,7 +187,7 @@ if [ "$with_verify" = true ]; then
     write_if_changed ".tools/bin/python-$name" <<END
 #!/bin/sh
 # Python with $name and nobody else's packages.
-export PYTHONPATH='$PWD/.tools/$name' PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="$PWD/.tools/$name\${PYTHONPATH:+:\$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
 exec '$python' -S "\$@"
 END
     chmod +x ".tools/bin/python-$name"
