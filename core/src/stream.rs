@@ -147,7 +147,9 @@ impl GenerationStream {
             let (text, prompt_logprobs) = (String::new(), Vec::new());
             return Finished { reason, text, usage, timings, prompt_logprobs };
         }
-        let mut text = self.stops.push(self.detokenizer.flush()).emit.to_owned();
+        // A character that the length cut is not there yet; one that the model ended in is broken.
+        let rest = if reason == FinishReason::Length { "" } else { self.detokenizer.flush() };
+        let mut text = self.stops.push(rest).emit.to_owned();
         text.push_str(self.stops.flush());
         Finished { reason, text, usage, timings, prompt_logprobs: Vec::new() }
     }

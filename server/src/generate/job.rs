@@ -1,13 +1,20 @@
 //! What one answer needs from start to end: the engine's requests, and how to write what comes back.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use duet_core::request::GenerateRequest;
+use duet_core::sampling::SamplingParams;
 use duet_core::text::{TokenId, Tokenizer};
 
 use crate::models::Resident;
 use crate::tools::parse::ParseOptions;
 use crate::wire::openai::chat::Voice;
+
+/// Whole seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Which route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,8 @@ pub(crate) struct Form {
     pub(crate) include_usage: bool,
     /// In whose words it is answered.
     pub(crate) voice: Voice,
+    /// What it is drawn with, after all defaults.
+    pub(crate) sampling: SamplingParams,
     /// How the model's text is read.
     pub(crate) parse: ParseOptions,
 }

@@ -1,7 +1,7 @@
 //! A checked wire request and a loaded model → what the engine gets. On the caller's side: template, tokens, sampling.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use duet_core::request::{GenerateRequest, LogprobsRequest};
 use duet_core::sampling::{SamplingParams, sequence_breakers};
@@ -9,7 +9,7 @@ use duet_core::text::{Detokenizer, EncodeOptions, FillInMiddle, TokenId, Tokeniz
 
 use crate::error::ApiError;
 use crate::generate::conversation::conversation;
-use crate::generate::job::{Form, Job, Kind, PromptInfo};
+use crate::generate::job::{Form, Job, Kind, PromptInfo, unix_seconds};
 use crate::models::Resident;
 use crate::replay::{Asked, Replay};
 use crate::tools::parse::ParseOptions;
@@ -274,7 +274,7 @@ impl Preparation {
         let form = Form {
             kind,
             id,
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            created: unix_seconds(),
             model: params.model,
             prompts: prompts.into_iter().map(info).collect(),
             n: params.best_of as usize,
@@ -284,6 +284,7 @@ impl Preparation {
             return_token_ids: params.return_token_ids,
             include_usage: params.include_usage,
             voice: Voice::OpenAi,
+            sampling,
             parse,
             resident,
         };

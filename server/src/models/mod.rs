@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use duet_core::backend::PrefixCacheSpec;
 use duet_core::registry::{EngineChoice, Registry};
@@ -27,6 +27,7 @@ use cache::CacheBudget;
 
 use crate::config::{CacheConfig, ConfigError, ModelConfig};
 use crate::error::{ApiError, ErrorCode};
+use crate::generate::job::unix_seconds;
 use crate::metrics::Metrics;
 use crate::near::{near, nearest};
 
@@ -70,7 +71,7 @@ impl ModelTable {
                 by_name.insert(name.clone(), entry.clone());
             }
         }
-        let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let started_unix = unix_seconds();
         let (loads, stopping) = (Semaphore::new(1), CancellationToken::new());
         let cache = CacheBudget::new(cache, memory());
         Ok(Arc::new(Self {

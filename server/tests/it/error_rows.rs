@@ -15,7 +15,7 @@ use crate::support::{Answer, Running, World, post};
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
 
-fn line(what: &str, answer: &Answer) -> String {
+pub(crate) fn line(what: &str, answer: &Answer) -> String {
     let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
     let headers: Vec<String> = ["allow", "retry-after", "www-authenticate", "x-should-retry"]
         .into_iter()
@@ -89,7 +89,8 @@ async fn send(server: &Running, path: &str, body: Vec<u8>) -> Result<(), TestCas
     prop_assert!(matches!(status, 200 | 400 | 404), "{status} for {path} {shown}: {}", answer.text());
     if status != 200 {
         let error = &answer.json()["error"];
-        prop_assert!(error["message"].is_string() && error["code"].is_string(), "{shown}: {}", answer.text());
+        let kind = if path.starts_with("/v1/messages") { "type" } else { "code" };
+        prop_assert!(error["message"].is_string() && error[kind].is_string(), "{shown}: {}", answer.text());
     }
     Ok(())
 }
@@ -118,23 +119,30 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+fn basic(endpoint: Endpoint) -> Value {
+    let messages = json!([{"role": "user", "content": "abcabcab"}]);
+    match endpoint {
+        Endpoint::Messages => json!({"model": "m", "max_tokens": 24, "messages": messages}),
+        Endpoint::Responses => json!({"model": "m", "max_output_tokens": 24, "input": messages}),
+        _ => params::probe::basic(endpoint, "m").expect("chat and completions have one"),
+    }
+}
+
 /// A body that is right but for some fields of the endpoint.
 fn any_body(endpoint: Endpoint) -> impl Strategy<Value = Value> {
     let names: Vec<_> = params::of(endpoint).map(|row| row.name).collect();
-    (
-        params::probe::basic(endpoint, "m").map_or(Just(Value::Null), Just),
-        hash_map(select(names), any_json(), 1..4),
-    )
-        .prop_map(|(mut body, fields)| {
-            for (name, value) in fields {
-                body[name] = value;
+    (Just(basic(endpoint)), hash_map(select(names), any_json(), 1..4)).prop_map(|(mut body, fields)| {
+        for (name, value) in fields {
+            body[name] = value;
+        }
+        // Answers that nobody wants to wait for.
+        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+            if body[name].as_u64().is_some_and(|n| n > 32) {
+                body[name] = 4.into();
             }
-            // Answers that nobody wants to wait for.
-            if body["max_tokens"].as_u64().is_some_and(|n| n > 32) {
-                body["max_tokens"] = 4.into();
-            }
-            body
-        })
+        }
+        body
+    })
 }
 
 /// `DUET_FUZZ_CASES` says how many of each kind.
@@ -156,12 +164,26 @@ fn no_body_makes_the_server_fail() {
     let of = |endpoint: Endpoint| {
         any_body(endpoint).prop_map(move |body| (endpoint.path(), body.to_string().into_bytes()))
     };
-    fuzz(prop_oneof![of(Endpoint::Chat), of(Endpoint::Text)]);
+    fuzz(prop_oneof![
+        of(Endpoint::Chat),
+        of(Endpoint::Text),
+        of(Endpoint::Messages),
+        of(Endpoint::Responses)
+    ]);
 }
 
 #[test]
 fn no_bytes_make_the_server_fail() {
-    let paths = select(vec![CHAT, TEXT, "/tokenize", "/detokenize", "/apply-template"]);
+    let paths = select(vec![
+        CHAT,
+        TEXT,
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/responses",
+        "/tokenize",
+        "/detokenize",
+        "/apply-template",
+    ]);
     let cut = (any_body(Endpoint::Chat), any::<prop::sample::Index>()).prop_map(|(body, at)| {
         let mut bytes = body.to_string().into_bytes();
         let at = at.index(bytes.len());

@@ -70,7 +70,7 @@ async fn completions() {
         let parts: Vec<CreateCompletionResponse> =
             parts.into_iter().map(|part| serde_json::from_value(part).expect("its shape")).collect();
         let text: String = parts.iter().map(|part| part.choices[0].text.as_str()).collect();
-        assert_eq!(text, "Gr\u{fffd}", "three tokens are two letters and a half");
+        assert_eq!(text, "Gr", "three tokens are two letters and a half");
         let tokens =
             parts.iter().filter_map(|part| part.choices[0].logprobs.as_ref()).map(|l| l.tokens.len());
         assert_eq!(tokens.sum::<usize>(), 3);

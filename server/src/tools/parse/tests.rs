@@ -427,7 +427,11 @@ const FRAGMENTS: &[&str] = &[
 ];
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop_oneof![4 => prop::sample::select(FRAGMENTS), 1 => Just("x")], 0..24)
+    let fragment = prop::sample::select(FRAGMENTS).prop_map(str::to_owned);
+    // Now and then one that is broken off, or anything at all.
+    let broken = (prop::sample::select(FRAGMENTS), any::<prop::sample::Index>())
+        .prop_map(|(text, n)| text.chars().take(n.index(text.chars().count() + 1)).collect());
+    prop::collection::vec(prop_oneof![8 => fragment, 2 => broken, 1 => ".{0,4}"], 0..24)
         .prop_map(|parts| parts.concat())
 }
 
@@ -435,8 +439,13 @@ fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
+/// `DUET_FUZZ_CASES` says how many of each kind.
+fn cases() -> u32 {
+    std::env::var("DUET_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn any_cut_gives_the_same_pieces(

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::items;
 use super::store::{ResponseStore, Stored};
 use crate::error::ApiError;
-use crate::generate::job::Form;
+use crate::generate::job::{Form, unix_seconds};
 use crate::generate::spoken::Block;
 use crate::wire::openai::response::Tally;
 
@@ -27,12 +27,22 @@ pub(crate) struct Ask {
     pub(crate) store: Option<Arc<ResponseStore>>,
 }
 
+/// With the digits that a client wrote: 0.7 is not 0.699999988.
+fn shown(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or_default()
+}
+
 impl Ask {
     /// The response object in this state.
     pub(crate) fn response(&self, form: &Form, status: &str, output: Vec<Value>) -> Value {
+        let sampling = &form.sampling;
         let mut body = json!({
-            "id": self.id, "object": "response", "created_at": form.created, "status": status, "background": false,
-            "error": null, "incomplete_details": null, "model": form.model, "output": output, "usage": null,
+            "id": self.id, "object": "response", "created_at": form.created, "completed_at": null, "status": status,
+            "background": false, "error": null, "incomplete_details": null, "model": form.model, "output": output,
+            "usage": null, "temperature": shown(sampling.temperature), "top_p": shown(sampling.top_p),
+            "presence_penalty": shown(sampling.presence_penalty),
+            "frequency_penalty": shown(sampling.frequency_penalty),
+            "top_logprobs": 0, "max_tool_calls": null, "service_tier": "default",
         });
         if let Some(body) = body.as_object_mut() {
             body.extend(self.repeated.clone());
@@ -55,6 +65,9 @@ impl Ask {
         let mut body = self.response(form, status, output);
         let usage = tally.usage();
         body["incomplete_details"] = details;
+        if status == "completed" {
+            body["completed_at"] = unix_seconds().into();
+        }
         body["usage"] = json!({
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": {"cached_tokens": usage.prompt_tokens_details.cached_tokens},

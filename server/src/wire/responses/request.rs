@@ -40,7 +40,8 @@ pub(crate) fn take(fields: &mut Fields, responses: &Arc<ResponseStore>) -> Resul
         if let Some(value) = &value {
             chat.insert(in_chat.into(), value.clone());
         }
-        if name != "stream" {
+        // The response tells what sampling was in the end.
+        if !matches!(name, "stream" | "temperature" | "top_p") {
             repeated.insert(name.into(), value.unwrap_or(default));
         }
     }
@@ -50,6 +51,10 @@ pub(crate) fn take(fields: &mut Fields, responses: &Arc<ResponseStore>) -> Resul
     repeated.insert("truncation".into(), "disabled".into());
     repeated.insert("store".into(), stores.into());
     repeated.insert("metadata".into(), fields.take::<Value>("metadata")?.unwrap_or_else(|| json!({})));
+    for name in ["safety_identifier", "prompt_cache_key"] {
+        let value = fields.take::<Value>(name)?.filter(Value::is_string);
+        repeated.insert(name.into(), value.unwrap_or_default());
+    }
     let store = stores.then(|| responses.clone());
     let ask = Ask { id: items::id("resp"), repeated, input, messages, store };
     ChatRequest::translated(chat, Voice::Responses(Arc::new(ask)))
@@ -106,7 +111,7 @@ fn take_tools(
     };
     let in_chat: Vec<Value> = tools.iter().enumerate().map(one).collect::<Result<_, _>>()?;
     chat.insert("tools".into(), in_chat.into());
-    repeated.insert("tools".into(), tools.into());
+    repeated.insert("tools".into(), tools.into_iter().map(whole_tool).collect());
     let choice = fields.take::<Value>("tool_choice")?;
     let in_chat = match choice.as_ref().and_then(|choice| choice.get("type")).and_then(Value::as_str) {
         Some("function") => {
@@ -122,6 +127,16 @@ fn take_tools(
     }
     repeated.insert("tool_choice".into(), choice.unwrap_or_else(|| "auto".into()));
     Ok(())
+}
+
+/// A tool as responses show it: with all of its fields.
+fn whole_tool(mut tool: Value) -> Value {
+    for name in ["description", "parameters", "strict"] {
+        if tool.get(name).is_none() {
+            tool[name] = Value::Null;
+        }
+    }
+    tool
 }
 
 /// `text.format` is chat's `response_format` with its schema one level higher.

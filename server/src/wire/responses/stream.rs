@@ -196,7 +196,10 @@ impl AnswerWriter for ResponseWriter {
         self.spoken = Some(spoken);
     }
 
-    fn end(&mut self, _out: &mut BytesMut) {}
+    fn end(&mut self, out: &mut BytesMut) {
+        // Open Responses asks for it; OpenAI's own packages read no further.
+        out.put_slice(b"data: [DONE]\n\n");
+    }
 
     fn fail(&mut self, error: &ApiError, out: &mut BytesMut) {
         self.begin(out);

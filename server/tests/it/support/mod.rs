@@ -239,7 +239,7 @@ macro_rules! assert_transcript {
         insta::with_settings!({filters => vec![
             (r#""id":"(chatcmpl|cmpl)-[0-9a-f]{32}""#, r#""id":"$1-[id]""#),
             (r#""(call|toolu|msg|resp|rs|fc)_[0-9a-f]{24,32}""#, r#""${1}_[id]""#),
-            (r#""(created|created_at)":\d+"#, r#""$1":[time]"#),
+            (r#""(created|created_at|completed_at)":\d+"#, r#""$1":[time]"#),
             (r#""system_fingerprint":"fp_[0-9a-f]{12}""#, r#""system_fingerprint":"[fp]""#),
             (r#""(\w+_ms|\w+_per_second|batch_width)":[0-9.]+"#, r#""$1":[n]"#),
         ], prepend_module_to_snapshot => false, omit_expression => true}, {
