@@ -50,7 +50,8 @@ pub(crate) fn load_runner(
     let context_settings = *context.settings();
     let warm_up_token = spec.model.bos_token_id.filter(|&id| (id as usize) < facts.n_vocab).unwrap_or(0);
     let mut runner =
-        GgufRunner::new(context, &facts, spec.context_length, snapshot_key(&now, &context_settings));
+        GgufRunner::new(context, &facts, spec.context_length, snapshot_key(&now, &context_settings))
+            .with_file(path, settings.repack);
     runner.warm_up(warm_up_token, &mut || !progress(0.97))?;
     progress(1.0);
     Ok(Loaded { runner, context: context_settings })

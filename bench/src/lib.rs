@@ -19,6 +19,8 @@ pub mod forecast;
 pub mod http;
 pub mod import;
 mod input;
+mod ledger;
+mod library;
 pub mod load;
 mod machine;
 pub mod measure;
@@ -42,18 +44,21 @@ mod work;
 pub mod worker;
 
 pub use agreement::{
-    Agreement, DepthBand, Flip, KlSummary, MeanInterval, NonFinite, RowComparison, argmax, compare_rows,
+    Agreement, DepthBand, Flip, KlSummary, MeanInterval, NonFinite, Reference, RowComparison, argmax,
+    compare_rows,
 };
 pub use clock::{Clock, SystemClock};
 pub use environment::Environment;
 pub use error::BenchError;
 pub use files::{FileHash, hash_file, hash_ids};
+pub use ledger::{Ledger, PredictedMemory};
+pub use library::LibraryRates;
 pub use machine::Machine;
 pub use memory::{Footprint, FootprintDelta};
 pub use options::{BenchOptions, Subject, Text};
 pub use plan::{Plan, PlannedArm};
 pub use report::Report;
 pub use reporter::{Phase, Reporter, Silent};
-pub use session::{note_hang, run, run_models};
+pub use session::{ReferenceModel, note_hang, run, run_models};
 pub use weights::{ArmWeights, Grade, Graded, SameBits, TensorPair, WeightProof};
 pub use work::BUILT_IN_TEXT;

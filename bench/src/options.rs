@@ -12,7 +12,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BenchError;
 use crate::http::RemoteServer;
 use crate::measure::WashOutRule;
-use crate::scenario::{ScenarioKind, ScenarioOptions};
+use crate::scenario::{ScenarioKind, ScenarioOptions, StartCommand};
+use crate::session::ReferenceModel;
 use crate::stats::verdict::MARGIN;
 use crate::weights::SameBits;
 
@@ -76,6 +77,8 @@ pub struct BenchOptions {
     /// Tokens of a window of the agreement. At least 2. Cut to the models' contexts, and so that a window's logits
     /// take at most 512 MiB.
     pub window: u32,
+    /// A model that both arms are held against, if there is one.
+    pub reference: Option<ReferenceModel>,
     /// What is done beside single requests.
     pub scenarios: ScenarioOptions,
     /// The text.
@@ -100,6 +103,8 @@ pub struct BenchOptions {
     pub same_bits: Option<Arc<dyn SameBits>>,
     /// Whether only one arm is loaded at a time, for models that do not fit twice: it is loaded anew at each switch.
     pub swap: bool,
+    /// How a new process is started that loads a model and answers; without it cold starts are those of the model alone.
+    pub start: Option<StartCommand>,
     /// Where blocks are noted as they are done, for the process after this one if an engine takes this one down. What is
     /// there already of the same run is gone on with.
     pub journal: Option<PathBuf>,
@@ -150,6 +155,8 @@ impl BenchOptions {
             servers: Vec::new(),
             same_bits: None,
             swap: false,
+            reference: None,
+            start: None,
             journal: None,
             duet_version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: Arc::new(SystemClock::default()),

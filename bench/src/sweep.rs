@@ -122,32 +122,40 @@ impl Sweep {
                 let _ = writeln!(text, "  {} tok/s{grade}; {}", rates, report.sentence(found));
             }
         }
+        for line in self.law_lines() {
+            let _ = writeln!(text, "{line}");
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    /// The laws in words, and where they cross.
+    pub(crate) fn law_lines(&self) -> Vec<String> {
         let label = |side| self.reports.first().map_or("", |report| report.label(side));
-        for law in &self.laws {
+        let law = |law: &DepthLaw| {
             let residual = law.largest_residual.map_or_else(String::new, |residual| {
                 format!(", which the measured depths follow within {:.1} %", 100.0 * residual)
             });
-            let _ = writeln!(
-                text,
+            format!(
                 "{}: a step takes {:.2} ms + {:.0} ns for each token in the cache{residual}",
                 label(law.side),
                 law.alpha_ms,
                 law.beta_ns
-            );
-        }
+            )
+        };
+        let mut lines: Vec<String> = self.laws.iter().map(law).collect();
         if let [a, b] = self.laws.as_slice() {
-            let _ = match a.crossing(b) {
+            lines.push(match a.crossing(b) {
                 Some(depth) if (a.depths[0]..=a.depths[1]).contains(&depth) => {
-                    writeln!(text, "equally fast at depth {depth:.0}")
+                    format!("equally fast at depth {depth:.0}")
                 }
                 Some(depth) => {
-                    writeln!(text, "estimate, beyond what was measured: equally fast at depth {depth:.0}")
+                    format!("estimate, beyond what was measured: equally fast at depth {depth:.0}")
                 }
-                None => writeln!(text, "by these laws one is ahead at every depth"),
-            };
+                None => "by these laws one is ahead at every depth".to_owned(),
+            });
         }
-        text.truncate(text.trim_end().len());
-        text
+        lines
     }
 }
 
@@ -156,7 +164,7 @@ fn points(reports: &[Report], side: Side) -> Vec<(f64, f64)> {
     let point = |report: &Report| {
         let arm = report.arms.get(side.index())?;
         let rate = arm.summaries.iter().find(|summary| summary.metric == Metric::DecodeForced)?.median;
-        Some((report.plan.n_prompt as f64 + (report.plan.n_decode as f64 - 1.0) / 2.0, 1e3 / rate))
+        Some((report.step_depth(), 1e3 / rate))
     };
     reports.iter().filter_map(point).collect()
 }

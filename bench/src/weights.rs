@@ -7,6 +7,8 @@ use duet_core::{LoadedInfo, WeightsMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::http::TEXT_PROMPTS;
+
 /// An arm, as far as its weights go.
 #[derive(Debug, Clone)]
 pub struct ArmWeights {
@@ -16,6 +18,15 @@ pub struct ArmWeights {
     pub model: Arc<ModelInfo>,
     /// How it was asked to hold quantised weights.
     pub weights: WeightsMode,
+}
+
+impl ArmWeights {
+    /// Whether the other arm holds the same weights by the same code.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (&self.engine, &self.model.files) == (&other.engine, &other.model.files)
+            && !self.model.files.is_empty()
+            && self.weights == other.weights
+    }
 }
 
 /// One tensor as both arms compute with it, dequantised to f32 in the same order of elements.
@@ -63,6 +74,8 @@ pub enum WeightProof {
         /// The first difference.
         first: String,
     },
+    /// There is nothing to compare: both arms are one engine with one file, held the same way.
+    OneFile,
     /// Nothing is known.
     Unknown {
         /// Why.
@@ -79,6 +92,7 @@ impl std::fmt::Display for WeightProof {
             Self::Different { n_tensors, n_identical, first } => {
                 write!(f, "different weights: {n_identical} of {n_tensors} tensors bit-equal; first: {first}")
             }
+            Self::OneFile => f.write_str("the same weights: both arms are one engine with one file"),
             Self::Unknown { reason } => write!(f, "no proof of identical weights: {reason}"),
         }
     }
@@ -92,6 +106,9 @@ pub(crate) fn prove(
     b: &ArmWeights,
     advanced: impl Fn(u64),
 ) -> WeightProof {
+    if a.is(b) {
+        return WeightProof::OneFile;
+    }
     let (mut n_tensors, mut n_identical, mut n_values) = (0, 0, 0);
     let mut first = None;
     let result = shower.compare(a, b, &mut |pair| {
@@ -150,6 +167,13 @@ pub(crate) fn grade(proof: &WeightProof, a: &LoadedInfo, b: &LoadedInfo) -> Grad
     if is_one(a, b) {
         let reason = "the same engine on the same file, held the same way: what differs is noise".to_owned();
         return Graded { grade: Grade::A, reason };
+    }
+    let takes_text = |info: &LoadedInfo| info.notes.iter().any(|note| note == TEXT_PROMPTS);
+    if takes_text(a) || takes_text(b) {
+        let reason =
+            "an arm takes text and cuts it into tokens itself: what is compared need not be equal work"
+                .to_owned();
+        return Graded { grade: Grade::D, reason };
     }
     let (bytes_a, bytes_b) = (a.weight_bytes_per_token as f64, b.weight_bytes_per_token as f64);
     if matches!(proof, WeightProof::Identical { .. }) {

@@ -48,6 +48,13 @@ impl Prompts {
     pub(crate) fn ids(&self, tokenizer: &dyn Tokenizer) -> Result<Vec<TokenId>, BenchError> {
         match self {
             Self::Text(text) => Ok(tokenizer.encode(text, EncodeOptions::default())?),
+            Self::Rendered(text) => {
+                Ok(tokenizer.encode(text, EncodeOptions { add_special: false, parse_special: true })?)
+            }
+            Self::Lines(_) => {
+                let message = "have conversations that no template has rendered".to_owned();
+                Err(BenchError::Option { option: "prompts", message })
+            }
             Self::Ids(ids) => match ids.iter().find(|id| **id >= tokenizer.vocab_size()) {
                 None => Ok(ids.clone()),
                 Some(id) => {
@@ -64,8 +71,8 @@ impl Prompts {
     /// What there is to compare two tokenizers with.
     pub(crate) fn text(&self) -> &str {
         match self {
-            Self::Text(text) => text,
-            Self::Ids(_) => "",
+            Self::Text(text) | Self::Rendered(text) => text,
+            Self::Ids(_) | Self::Lines(_) => "",
         }
     }
 }

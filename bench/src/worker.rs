@@ -21,7 +21,8 @@ pub struct Worker {
     pub program: PathBuf,
     /// Its arguments: it has to write [`Worker::report`] and keep [`Worker::journal`].
     pub arguments: Vec<OsString>,
-    /// More of them, once what comes after the blocks has taken the process down: without the agreement and the like.
+    /// More of them, once something after the blocks that is no stage of its own has taken the process down: without
+    /// agreement, scenarios and proofs.
     pub blocks_alone: Vec<OsString>,
     /// The journal.
     pub journal: PathBuf,
@@ -100,15 +101,18 @@ pub async fn supervise(worker: &Worker, note: impl Fn(&str)) -> Result<Report, W
         if measured == 0 || blocks_alone.is_some() {
             return Err(WorkerError::Ended { status });
         }
-        blocks_alone = Some(format!("the process that was to compare the logits was lost ({how})"));
+        blocks_alone =
+            Some(format!("the process that was to do what comes after the blocks was lost ({how})"));
     }
     Err(WorkerError::Ended { status: ExitStatus::default() })
 }
 
-/// Visits that were begun, by all processes together.
+/// Visits, and stages after the blocks, that were begun, by all processes together.
 fn visits(worker: &Worker) -> usize {
     let text = std::fs::read(&worker.journal).unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(br#"{"entry":"visit""#)).count()
+    let begins =
+        |line: &&[u8]| line.starts_with(br#"{"entry":"visit""#) || line.starts_with(br#"{"entry":"stage","#);
+    text.split(|byte| *byte == b'\n').filter(begins).count()
 }
 
 async fn run(worker: &Worker, blocks_alone: bool) -> Result<End, WorkerError> {

@@ -204,6 +204,28 @@ pub struct MemoryReport {
     pub peak_bytes: Option<u64>,
 }
 
+/// What [`ModelRunner::time_products`] multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProductWork {
+    /// Rows of activations: 1 as in decoding, a chunk as in reading a prompt. At least 1.
+    pub n_rows: u32,
+    /// Bytes of matrices of one pass, about: as many as a step reads, lest caches help more than they help the step.
+    pub n_bytes: u64,
+}
+
+/// How long one pass of [`ModelRunner::time_products`] took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductTiming {
+    /// The library's operation with the form and shape of the matrices ("ggml_mul_mat, q4_1 1536 × 576 in CPU").
+    pub what: String,
+    /// Weights of one pass.
+    pub n_weights: u64,
+    /// Bytes of them as multiplied.
+    pub n_bytes: u64,
+    /// The fastest of several passes.
+    pub time: std::time::Duration,
+}
+
 /// A sequence's state as opaque bytes, valid for one model file, engine version and KV type only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceSnapshot {
@@ -278,4 +300,15 @@ pub trait ModelRunner {
 
     /// Memory as the engine counts it.
     fn memory(&self) -> MemoryReport;
+
+    /// How long the engine's own library takes to multiply with matrices like those that the model has most of, and nothing
+    /// else: what the model's steps can be held against. The sequences stay as they are. Takes about half a second; with a
+    /// step in flight it waits for nothing and says little.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where an engine does not offer it; [`BackendError::Engine`] if the library failed.
+    fn time_products(&mut self, work: ProductWork) -> Result<ProductTiming, BackendError> {
+        let feature = format!("timing products of {} rows", work.n_rows).into();
+        Err(BackendError::Unsupported { feature, backend: "this engine".into() })
+    }
 }

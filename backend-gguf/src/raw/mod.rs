@@ -14,6 +14,7 @@ mod context;
 mod log;
 mod model;
 mod process;
+mod products;
 mod settings;
 mod vocab;
 
@@ -23,5 +24,6 @@ pub(crate) use buffers::Buffers;
 pub(crate) use context::{Context, DecodeError};
 pub(crate) use model::{Model, ModelError, ModelFacts, ModelSettings};
 pub(crate) use process::library;
+pub(crate) use products::Products;
 pub(crate) use settings::{ContextSettings, FlashAttention, SWA_FULL};
 pub(crate) use vocab::VocabTables;

@@ -4,15 +4,17 @@ mod check;
 #[cfg(test)]
 mod tests;
 
+use std::path::{Path, PathBuf};
+
 use duet_core::text::TokenId;
 use duet_core::{
-    BackendError, Capabilities, MemoryReport, ModelRunner, SeqId, SequenceSnapshot, StepId, StepOutput,
-    StepPlan,
+    BackendError, Capabilities, MemoryReport, ModelRunner, ProductTiming, ProductWork, SeqId,
+    SequenceSnapshot, StepId, StepOutput, StepPlan,
 };
 
 use crate::cells::CellBook;
 use crate::passes::{CallLimits, is_full, n_passes_of_equal_rows, tokens};
-use crate::raw::{Batch, BatchRow, Context, DecodeError, ModelFacts, RawLoop};
+use crate::raw::{Batch, BatchRow, Context, DecodeError, ModelFacts, Products, RawLoop};
 use crate::snapshot::{DIGEST, SnapshotKey};
 use check::{invalid, unsupported};
 
@@ -37,6 +39,8 @@ pub struct GgufRunner {
     window: Option<u32>,
     recurrent: bool,
     snapshot_key: SnapshotKey,
+    /// The model's file, and whether its weights may lie in another layout than there.
+    file: Option<(PathBuf, bool)>,
     batch: Batch,
     gathered: Vec<f32>,
     no_tokens: Vec<Option<TokenId>>,
@@ -83,6 +87,7 @@ impl GgufRunner {
             window: windowed.then_some(facts.window),
             recurrent: facts.recurrent,
             snapshot_key,
+            file: None,
             batch: Batch::with_capacity(settings.n_batch as usize),
             gathered: Vec::new(),
             no_tokens: Vec::new(),
@@ -92,6 +97,12 @@ impl GgufRunner {
             copy_pending: false,
             context,
         }
+    }
+
+    /// The same runner, knowing where its weights are from: products like its own can be timed then.
+    pub(crate) fn with_file(mut self, path: &Path, repack: bool) -> Self {
+        self.file = Some((path.to_owned(), repack));
+        self
     }
 
     /// Evaluates one token of sequence 0 and forgets it: pages the weights in, starts the compute threads and builds the
@@ -326,5 +337,26 @@ impl ModelRunner for GgufRunner {
             compute_bytes: known(buffers.compute + buffers.output),
             peak_bytes: None,
         }
+    }
+
+    fn time_products(&mut self, work: ProductWork) -> Result<ProductTiming, BackendError> {
+        self.context.synchronize();
+        let Some((path, repack)) = &self.file else {
+            return Err(unsupported("timing products of a model that is not from a file"));
+        };
+        let products = Products {
+            path,
+            n_threads: self.context.settings().n_threads,
+            repack: *repack,
+            n_rows: work.n_rows.max(1),
+            n_bytes: work.n_bytes,
+        };
+        let timed = products.time().map_err(|why| BackendError::engine("time products", why))?;
+        Ok(ProductTiming {
+            what: format!("ggml_mul_mat, {}", timed.what),
+            n_weights: timed.n_weights,
+            n_bytes: timed.n_bytes,
+            time: timed.time,
+        })
     }
 }

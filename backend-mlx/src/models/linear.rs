@@ -14,6 +14,52 @@ pub(crate) enum Weights {
     Packed(Quantized),
 }
 
+impl Weights {
+    /// Rows and columns.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Dense(matrix) => (matrix.len(1), matrix.len(0)),
+            Self::Packed(matrix) => (matrix.scales.len(0), matrix.scales.len(1) * matrix.form.group_size),
+        }
+    }
+
+    /// The operation that multiplies one row with it: "quantized_matmul, 4-bit g32 1536 × 576".
+    pub(crate) fn name(&self) -> String {
+        let (rows, columns) = self.shape();
+        match self {
+            Self::Dense(matrix) => format!("matmul, {} {rows} × {columns}", matrix.element_type()),
+            Self::Packed(matrix) => {
+                let form = matrix.form;
+                format!("quantized_matmul, {}-bit g{} {rows} × {columns}", form.bits, form.group_size)
+            }
+        }
+    }
+
+    /// `[cols, rows]` of floats: itself where it is dense.
+    pub(crate) fn unpacked(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => Ok(matrix.clone()),
+            Self::Packed(matrix) => matrix.dequantize()?.transpose(&[1, 0]),
+        }
+    }
+
+    /// `[n, cols]` to `[n, rows]`, as it is held.
+    pub(crate) fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => x.matmul(matrix),
+            Self::Packed(matrix) => matrix.matmul(x),
+        }
+    }
+
+    /// Its bytes.
+    pub(crate) fn n_bytes(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => matrix.n_bytes(),
+            Self::Packed(matrix) => matrix.n_bytes(),
+        }
+    }
+}
+
 /// `x · Wᵀ + b`.
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -33,14 +79,16 @@ impl Linear {
         Self { weights: Weights::Packed(matrix), bias, device }
     }
 
+    /// Its weights.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// `[n, cols]` to `[n, rows]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = match &self.weights {
-            Weights::Dense(matrix) => x.matmul(matrix)?,
-            Weights::Packed(matrix) if self.device == Device::Cpu && x.len(0) >= UNPACK_FROM_ROWS => {
-                x.matmul(&matrix.dequantize()?.transpose(&[1, 0])?)?
-            }
-            Weights::Packed(matrix) => matrix.matmul(x)?,
+        let product = match self.device {
+            Device::Cpu if x.len(0) >= UNPACK_FROM_ROWS => x.matmul(&self.weights.unpacked()?)?,
+            _ => self.weights.multiply(x)?,
         };
         match &self.bias {
             Some(bias) => product.add(bias),
@@ -50,11 +98,7 @@ impl Linear {
 
     /// Bytes that a product reads.
     pub(crate) fn n_bytes(&self) -> usize {
-        let weights = match &self.weights {
-            Weights::Dense(matrix) => matrix.n_bytes(),
-            Weights::Packed(matrix) => matrix.n_bytes(),
-        };
-        weights + self.bias.as_ref().map_or(0, Tensor::n_bytes)
+        self.weights.n_bytes() + self.bias.as_ref().map_or(0, Tensor::n_bytes)
     }
 }
 
@@ -73,6 +117,11 @@ impl Projection {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let outputs = self.parts.iter().map(|part| part.forward(x));
         concat(&outputs.collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    /// Its matrices.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.parts.iter()
     }
 
     /// Bytes that a product reads.

@@ -32,6 +32,11 @@ impl Mlp {
         self.down.forward(&gate.multiply(&up)?)
     }
 
+    /// Its matrices.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.gate_up.linears().chain([&self.down])
+    }
+
     pub(crate) fn n_bytes(&self) -> usize {
         self.gate_up.n_bytes() + self.down.n_bytes()
     }

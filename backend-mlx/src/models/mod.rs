@@ -8,6 +8,7 @@ mod linear;
 mod llama;
 mod mask;
 mod mlp;
+pub(crate) mod products;
 mod qwen2;
 mod qwen3;
 mod rope;

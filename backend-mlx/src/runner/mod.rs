@@ -13,12 +13,12 @@ mod tests;
 use std::collections::VecDeque;
 
 use duet_core::{
-    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, SeqId, SequenceSnapshot,
-    StepId, StepOutput, StepPlan, Want,
+    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, ProductTiming, ProductWork,
+    SeqId, SequenceSnapshot, StepId, StepOutput, StepPlan, Want,
 };
 
 use crate::cache::CacheShape;
-use crate::models::Decoder;
+use crate::models::{Decoder, products};
 use crate::tensor::{self, MlxError, Tensor, on_stream};
 use pending::{Collected, PendingStep};
 use sequences::Sequences;
@@ -284,6 +284,19 @@ impl ModelRunner for MlxRunner {
             compute_bytes: None,
             peak_bytes: bytes(tensor::peak_bytes()),
         }
+    }
+
+    fn time_products(&mut self, work: ProductWork) -> Result<ProductTiming, BackendError> {
+        let timed = on_stream(|_| {
+            let timed = products::time(&self.decoder, work.n_rows.max(1) as usize, work.n_bytes);
+            // What was unpacked is not the model's.
+            tensor::clear_cache().and(timed)
+        });
+        let timed = timed.map_err(engine_error("time products"))?;
+        let timed = timed
+            .ok_or_else(|| BackendError::engine("time products", "the model has no matrix in its layers"))?;
+        let products::Timed { what, n_weights, n_bytes, time } = timed;
+        Ok(ProductTiming { what, n_weights, n_bytes, time })
     }
 }
 

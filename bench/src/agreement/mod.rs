@@ -5,11 +5,13 @@
 
 mod depth;
 mod gate;
+mod reference;
 mod rows;
 mod run;
 
 pub use depth::{DepthBand, MeanInterval};
 pub(crate) use gate::finding;
+pub use reference::Reference;
 pub use rows::{NonFinite, RowComparison, argmax, compare_rows};
 pub(crate) use run::{AgreementError, AgreementWork, run};
 

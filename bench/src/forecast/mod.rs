@@ -12,6 +12,7 @@ use duet_core::model::{KvLayout, KvType, ModelInfo, kv_bytes};
 use serde::Serialize;
 
 use self::arithmetic::{decode_ceiling, decode_weight_bytes};
+use crate::ledger::{held_bytes, held_scale};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -162,12 +163,8 @@ struct Held {
 
 fn planned(info: &ModelInfo, held: Held, request: ForecastRequest) -> Result<Planned, MemoryError> {
     let n = u64::from(request.n_sequences.max(1));
-    // Held wider or narrower than on disk, as floats for instance.
-    let scale = match info.bits_per_weight {
-        bits if bits > 0.0 && held.bits_per_weight > 0.0 => held.bits_per_weight / bits,
-        _ => 1.0,
-    };
-    let weights_bytes = (info.weight_bytes as f64 * scale).round() as u64;
+    let scale = held_scale(info, held.bits_per_weight);
+    let weights_bytes = held_bytes(info, held.bits_per_weight);
     let memory = |context: u64| -> Result<MemoryPlan, MemoryError> {
         let tokens = context.saturating_mul(n);
         let kv_bytes = held.layout.bytes(info, tokens, tokens, request.n_sequences.max(1))?;

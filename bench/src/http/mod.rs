@@ -16,4 +16,5 @@ pub use chunk::Usage;
 pub use client::{Client, Whole};
 pub use error::HttpError;
 pub use remote::RemoteServer;
+pub(crate) use remote::{TEXT_PROMPTS, text_of};
 pub use request::CompletionRequest;

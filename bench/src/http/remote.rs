@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use duet_core::model::{KvAllocation, KvType, ModelInfo};
 use duet_core::request::GenerateRequest;
 use duet_core::runner::DeviceSamplingSupport;
-use duet_core::text::{TokenId, Tokenizer};
+use duet_core::text::{EncodeOptions, TokenId, Tokenizer};
 use duet_core::{
     BackendError, BackendInfo, Capabilities, Constraint, ConstraintError, ConstraintSpec, EngineLoad,
     EngineSettings, GenerationStream, Health, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo,
@@ -25,12 +25,18 @@ use super::request::CompletionRequest;
 use crate::clock::Clock;
 use crate::measure::{EngineSample, MeasureError};
 
-/// A server that answers streamed `/v1/completions` on token ids.
+/// What a server that takes no token ids says of itself in the report's notes; it lowers the grade.
+pub(crate) const TEXT_PROMPTS: &str = "the server takes no token ids: it gets its prompts as text and cuts them into tokens \
+    itself, so that equal work is not certain";
+
+/// A server that answers streamed `/v1/completions`, on token ids if it takes them.
 pub struct RemoteServer {
     id: &'static str,
     url: String,
     client: Client,
     model: OnceLock<String>,
+    /// What makes text of ids, for a server that takes no ids; set at the first load.
+    texts: OnceLock<Option<Arc<dyn Tokenizer>>>,
 }
 
 impl RemoteServer {
@@ -41,7 +47,7 @@ impl RemoteServer {
     /// What is wrong with the address, in one sentence.
     pub fn new(id: &'static str, url: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let client = Client::new(address(url)?, clock);
-        Ok(Self { id, url: url.to_owned(), client, model: OnceLock::new() })
+        Ok(Self { id, url: url.to_owned(), client, model: OnceLock::new(), texts: OnceLock::new() })
     }
 
     /// Its id among the engines of a plan.
@@ -71,9 +77,33 @@ impl RemoteServer {
         use_cache: bool,
     ) -> Result<Answer, HttpError> {
         let model = self.model.get().map_or("", String::as_str);
-        let request = CompletionRequest::new(model, prompt, n_tokens);
+        let request = match self.texts.get() {
+            Some(Some(tokenizer)) => {
+                CompletionRequest::of_text(model, text_of(tokenizer.as_ref(), &prompt), n_tokens)
+            }
+            _ => CompletionRequest::new(model, prompt, n_tokens),
+        };
         let request = if use_cache { request } else { request.without_cache() };
-        self.client.complete(&request).await?.finish().await
+        self.ask(&request).await
+    }
+
+    /// Finds out whether the server takes ids, by one short request or two: a server that refuses ids and answers the same
+    /// as text takes text. What is wrong with both is said by the requests that count.
+    async fn learn(&self, model: &str, tokenizer: &Arc<dyn Tokenizer>) {
+        if self.texts.get().is_some() {
+            return;
+        }
+        let ids = tokenizer.encode("The", EncodeOptions::default()).unwrap_or_default();
+        let text = CompletionRequest::of_text(model, "The".to_owned(), 1).without_cache();
+        let refused = match self.ask(&CompletionRequest::new(model, ids, 1).without_cache()).await {
+            Err(HttpError::Status { .. }) => self.ask(&text).await.is_ok(),
+            _ => false,
+        };
+        let _ = self.texts.set(refused.then(|| tokenizer.clone())); // another load may have been first
+    }
+
+    async fn ask(&self, request: &CompletionRequest) -> Result<Answer, HttpError> {
+        self.client.complete(request).await?.finish().await
     }
 
     /// The first model that it lists.
@@ -83,6 +113,13 @@ impl RemoteServer {
         let name = body["data"][0]["id"].as_str();
         name.map(str::to_owned).ok_or_else(|| format!("{} lists no model at /v1/models", self.url))
     }
+}
+
+/// What these ids stand for, control tokens left out; unfinished characters at a cut become replacement characters.
+pub(crate) fn text_of(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> String {
+    let plain = ids.iter().filter(|id| !tokenizer.is_control(**id));
+    let bytes: Vec<u8> = plain.filter_map(|id| tokenizer.token_bytes(*id)).flatten().copied().collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn address(url: &str) -> Result<SocketAddr, String> {
@@ -156,7 +193,9 @@ impl InferenceBackend for RemoteServer {
     ) -> Result<Arc<dyn LoadedModel>, BackendError> {
         let name = self.first_model().await;
         let name = name.map_err(|detail| BackendError::load_failed(&spec.model.path, detail))?;
+        self.learn(&name, &spec.tokenizer).await;
         progress(1.0);
+        let takes_text = matches!(self.texts.get(), Some(Some(_)));
         let info = LoadedInfo {
             backend: self.id,
             backend_version: "1.1".into(),
@@ -165,7 +204,7 @@ impl InferenceBackend for RemoteServer {
             weights: "as the server holds them".into(),
             weight_bytes_per_token: 0,
             kv_type: "the server's".into(),
-            notes: Vec::new(),
+            notes: if takes_text { vec![TEXT_PROMPTS.to_owned()] } else { Vec::new() },
             load_time: std::time::Duration::ZERO,
         };
         let _ = self.model.set(name); // a second load finds the same server
@@ -255,6 +294,18 @@ mod tests {
         for url in ["https://127.0.0.1", "127.0.0.1:80", "http://127.0.0.1:80/x", "http://", "http://a:b"] {
             assert!(address(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn ids_become_the_text_that_they_stand_for() {
+        let tokenizer = duet_core::testing::ByteTokenizer::default();
+        let ids = tokenizer.encode("a – b", EncodeOptions::default()).unwrap();
+        assert_eq!(text_of(&tokenizer, &ids), "a – b");
+        assert_eq!(text_of(&tokenizer, &ids[..3]), "a \u{fffd}", "cut in a character");
+        assert_eq!(text_of(&tokenizer, &[]), "");
+        let control: Vec<TokenId> =
+            (0..tokenizer.vocab_size()).filter(|id| tokenizer.is_control(*id)).collect();
+        assert_eq!(text_of(&tokenizer, &control), "");
     }
 
     fn answer(n_events: u64, n_tokens: u64) -> Answer {

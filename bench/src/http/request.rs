@@ -3,11 +3,19 @@
 use duet_core::text::TokenId;
 use serde::Serialize;
 
-/// A streamed, greedy completion of a fixed length from token ids; `usage` is asked for.
+/// What is to be completed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Prompt {
+    Ids(Vec<TokenId>),
+    Text(String),
+}
+
+/// A streamed, greedy completion of a fixed length; `usage` is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CompletionRequest {
     model: String,
-    prompt: Vec<TokenId>,
+    prompt: Prompt,
     max_tokens: u32,
     temperature: f32,
     ignore_eos: bool,
@@ -23,8 +31,17 @@ struct StreamOptions {
 }
 
 impl CompletionRequest {
-    /// Exactly `max_tokens` tokens at temperature 0, whatever the model would like to end with.
+    /// Exactly `max_tokens` tokens at temperature 0 after these ids, whatever the model would like to end with.
     pub fn new(model: &str, prompt: Vec<TokenId>, max_tokens: u32) -> Self {
+        Self::of(model, Prompt::Ids(prompt), max_tokens)
+    }
+
+    /// The same after a text, which the server cuts into tokens itself.
+    pub fn of_text(model: &str, prompt: String, max_tokens: u32) -> Self {
+        Self::of(model, Prompt::Text(prompt), max_tokens)
+    }
+
+    fn of(model: &str, prompt: Prompt, max_tokens: u32) -> Self {
         Self {
             model: model.to_owned(),
             prompt,

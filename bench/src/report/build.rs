@@ -11,10 +11,12 @@ use super::{
     ArmFailure, ArmMemory, ArmReport, Block, BlockKind, EngineReport, LoadedReport, Manifest, Metric,
     ModelReport, Report, Summary, Visit,
 };
-use crate::agreement::Agreement;
+use crate::agreement::{Agreement, Reference};
 use crate::analysis::{Analysis, Question, analyse};
 use crate::clock::nanos;
 use crate::files::FileHash;
+use crate::forecast::arithmetic::prefill_flops;
+use crate::library::LibraryRates;
 use crate::order::Side;
 use crate::plan::Plan;
 use crate::scenario::{ScenarioReport, analyse_again};
@@ -31,6 +33,7 @@ pub(crate) struct ArmFacts {
     pub(crate) loaded: Option<(LoadedInfo, Capabilities, std::time::Duration)>,
     pub(crate) memory: Option<ArmMemory>,
     pub(crate) memory_bytes_per_second: Option<f64>,
+    pub(crate) library: Option<LibraryRates>,
     pub(crate) warm_up: Option<Visit>,
     pub(crate) failure: Option<ArmFailure>,
 }
@@ -39,17 +42,26 @@ pub(crate) struct ArmFacts {
 pub(crate) struct Found {
     pub(crate) blocks: Vec<Block>,
     pub(crate) agreement: Result<Agreement, String>,
+    pub(crate) reference: Option<Result<Reference, String>>,
     pub(crate) weights: WeightProof,
     pub(crate) scenarios: Vec<ScenarioReport>,
 }
 
 /// Puts a report together.
 pub(crate) fn build(manifest: Manifest, plan: Plan, arms: [ArmFacts; 2], found: Found) -> Report {
-    let Found { blocks, agreement, weights, mut scenarios } = found;
+    let Found { blocks, agreement, reference, weights, mut scenarios } = found;
     let infos = arms.each_ref().map(|arm| arm.loaded.as_ref().map(|(info, ..)| info));
     let grade = infos[0].zip(infos[1]).map(|(a, b)| grade(&weights, a, b));
     let differences = infos[0].zip(infos[1]).map(|(a, b)| differences(a, b)).unwrap_or_default();
-    let notes = notes(&arms);
+    let mut notes = notes(&arms);
+    let reference = match reference {
+        Some(Err(why)) => {
+            notes.push(format!("not held against the reference: {why}"));
+            None
+        }
+        Some(Ok(reference)) => Some(reference),
+        None => None,
+    };
     let definitions =
         Metric::ALL.iter().map(|metric| (metric.name().to_owned(), metric.definition().to_owned())).collect();
     let mut sides = Side::BOTH.into_iter();
@@ -61,7 +73,7 @@ pub(crate) fn build(manifest: Manifest, plan: Plan, arms: [ArmFacts; 2], found: 
         margin: plan.margin,
         n_decode: plan.n_decode,
         grade: grade.clone(),
-        fidelity: fidelity(agreement.as_ref().ok(), grade.as_ref(), &arms),
+        fidelity: fidelity(agreement.as_ref().ok(), reference.as_ref(), grade.as_ref(), &arms),
     };
     let Analysis { comparisons, findings } = analyse(&blocks, &arms, &question);
     for scenario in &mut scenarios {
@@ -81,6 +93,7 @@ pub(crate) fn build(manifest: Manifest, plan: Plan, arms: [ArmFacts; 2], found: 
         findings,
         agreement,
         no_agreement,
+        reference,
         weights,
         grade,
         differences,
@@ -95,6 +108,7 @@ fn arm_report(side: Side, arm: ArmFacts, blocks: &[Block], n_prompt: usize) -> A
     let visits = || ab().flat_map(|block| &block.visits).filter(|visit| visit.arm == side);
     let summaries =
         Metric::ALL.iter().filter_map(|metric| Summary::of(*metric, visits(), n_prompt)).collect();
+    let prompt_flops = Some(prefill_flops(&arm.model, n_prompt as u64)).filter(|flops| *flops > 0.0);
     let devices = arm.backend.devices.iter().map(device_name);
     ArmReport {
         side,
@@ -123,6 +137,8 @@ fn arm_report(side: Side, arm: ArmFacts, blocks: &[Block], n_prompt: usize) -> A
             weights: info.weights,
             weight_bytes_per_token: info.weight_bytes_per_token,
             memory_bytes_per_second: arm.memory_bytes_per_second,
+            library: arm.library,
+            prompt_flops,
             kv_type: info.kv_type,
             notes: info.notes,
             load_ns: nanos(load_time),

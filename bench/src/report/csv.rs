@@ -1,6 +1,7 @@
 //! The raw figures as CSV (RFC 4180): a line for each figure of each visit, with what took it out of the verdict.
 
-use super::{Metric, Report};
+use super::{BlockKind, Metric, Report};
+use crate::order::Side;
 
 /// The columns.
 const HEAD: &str =
@@ -13,27 +14,28 @@ impl Report {
         let mut text = format!("{HEAD}\r\n");
         for (index, block) in self.blocks.iter().enumerate() {
             for (position, visit) in block.visits.iter().enumerate() {
+                let place = Place {
+                    restart: block.restart,
+                    kind: block.kind,
+                    block: index + 1,
+                    order: &block.order,
+                    position: position + 1,
+                    arm: visit.arm,
+                    label: self.label(visit.arm),
+                    side: visit.side,
+                    request: visit.request,
+                    started_ns: visit.started_ns,
+                };
                 for metric in Metric::ALL {
                     let Some(time_ns) = metric.time_ns(visit) else { continue };
-                    let fields = [
-                        block.restart.to_string(),
-                        block.kind.name().to_owned(),
-                        (index + 1).to_string(),
-                        block.order.clone(),
-                        (position + 1).to_string(),
-                        visit.arm.name().to_owned(),
-                        quoted(self.label(visit.arm)),
-                        visit.side.name().to_owned(),
-                        visit.request.to_string(),
-                        visit.started_ns.to_string(),
+                    let figure = [
                         metric.name().to_owned(),
                         time_ns.to_string(),
                         metric.in_unit(time_ns, self.plan.n_prompt).to_string(),
                         metric.unit().to_owned(),
                         self.codes_against(metric, index),
                     ];
-                    text.push_str(&fields.join(","));
-                    text.push_str("\r\n");
+                    place.write(&figure, &mut text);
                 }
             }
         }
@@ -52,7 +54,46 @@ impl Report {
     }
 }
 
-pub(super) fn quoted(field: &str) -> String {
+/// Where in a measurement a figure is from: the columns that all lines begin with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) restart: u32,
+    pub(super) kind: BlockKind,
+    pub(super) block: usize,
+    pub(super) order: &'a str,
+    pub(super) position: usize,
+    pub(super) arm: Side,
+    pub(super) label: &'a str,
+    pub(super) side: Side,
+    pub(super) request: usize,
+    pub(super) started_ns: u64,
+}
+
+impl Place<'_> {
+    /// A line for a figure: its name, time, value, unit, and what takes it out of the verdict.
+    pub(super) fn write(&self, figure: &[String; 5], text: &mut String) {
+        let place = [
+            self.restart.to_string(),
+            self.kind.name().to_owned(),
+            self.block.to_string(),
+            self.order.to_owned(),
+            self.position.to_string(),
+            self.arm.name().to_owned(),
+            quoted(self.label),
+            self.side.name().to_owned(),
+            self.request.to_string(),
+            self.started_ns.to_string(),
+        ];
+        text.push_str(&place.join(","));
+        for field in figure {
+            text.push(',');
+            text.push_str(&quoted(field));
+        }
+        text.push_str("\r\n");
+    }
+}
+
+fn quoted(field: &str) -> String {
     match field.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
         false => field.to_owned(),

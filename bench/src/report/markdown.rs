@@ -19,11 +19,11 @@ impl Report {
         if let Some(graded) = &self.grade {
             let _ = writeln!(text, "- grade **{:?}**: {}", graded.grade, escaped(&graded.reason));
         }
-        for line in self.why() {
+        for line in self.reference_lines().into_iter().chain(self.why()) {
             let _ = writeln!(text, "- {}", escaped(&line));
         }
-        for finding in &self.findings {
-            let _ = writeln!(text, "- ⚠ {}", escaped(&self.finding_line(finding)));
+        for line in self.findings.iter().map(|found| self.finding_line(found)).chain(self.memory_warnings()) {
+            let _ = writeln!(text, "- ⚠ {}", escaped(&line));
         }
         let _ = writeln!(text, "\n| | {a} | {b} | {a} ÷ {b} speed [95 %] | verdict | grade |");
         let _ = writeln!(text, "|---|--:|--:|--:|---|---|");

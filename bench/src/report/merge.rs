@@ -2,7 +2,7 @@
 //! that takes its process down loses one of them and not the whole.
 
 use super::{ArmReport, Report, Summary};
-use crate::agreement::{Agreement, finding};
+use crate::agreement::{Agreement, Reference, finding};
 use crate::analysis::{Question, analyse};
 use crate::report::{BlockKind, Metric};
 use crate::scenario;
@@ -91,7 +91,12 @@ impl Report {
             margin: self.plan.margin,
             n_decode: self.plan.n_decode,
             grade: self.grade.clone(),
-            fidelity: fidelity(self.agreement.as_ref(), self.grade.as_ref(), &self.arms),
+            fidelity: fidelity(
+                self.agreement.as_ref(),
+                self.reference.as_ref(),
+                self.grade.as_ref(),
+                &self.arms,
+            ),
         };
         let analysis = analyse(&self.blocks, &self.arms, &question);
         (self.comparisons, self.findings) = (analysis.comparisons, analysis.findings);
@@ -101,14 +106,17 @@ impl Report {
     }
 }
 
-/// What the agreement says against the ratios of these arms.
+/// What the agreement says against the ratios of these arms, or the reference, which knows which of them is wrong.
 pub(super) fn fidelity(
     agreement: Option<&Agreement>,
+    reference: Option<&Reference>,
     grade: Option<&Graded>,
     arms: &[ArmReport],
 ) -> Option<Finding> {
     let [a, b] = arms else { return None };
-    finding(agreement, grade, [&a.model.quantization, &b.model.quantization])
+    let quantizations = [a.model.quantization.as_str(), &b.model.quantization];
+    let of_reference = reference.and_then(|reference| reference.finding(quantizations));
+    of_reference.or_else(|| finding(agreement, grade, quantizations))
 }
 
 fn n_restarts(report: &Report) -> u32 {

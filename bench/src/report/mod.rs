@@ -26,8 +26,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use why::{Bound, StepCosts};
 
-use crate::agreement::Agreement;
+use crate::agreement::{Agreement, Reference};
 use crate::files::FileHash;
+use crate::ledger::{Ledger, PredictedMemory};
+use crate::library::LibraryRates;
 use crate::machine::Machine;
 use crate::memory::FootprintDelta;
 use crate::order::Side;
@@ -59,6 +61,9 @@ pub struct Report {
     pub agreement: Option<Agreement>,
     /// Why `agreement` is absent.
     pub no_agreement: Option<String>,
+    /// Both arms against a third model; absent if none was named or it could not be had.
+    #[serde(default)]
+    pub reference: Option<Reference>,
     /// Whether both arms have the same weights.
     pub weights: WeightProof,
     /// What the ratios compare; absent if an arm was not loaded.
@@ -171,6 +176,13 @@ pub struct LoadedReport {
     /// Bytes per second at which this machine reads as many bytes with as many threads, measured after the run; absent
     /// for devices with a memory of their own.
     pub memory_bytes_per_second: Option<f64>,
+    /// What the engine's own library reaches here with matrices like the model's; absent where it was not measured, or the
+    /// engine does not offer it.
+    #[serde(default)]
+    pub library: Option<LibraryRates>,
+    /// Operations that the plan's prompt takes, from headers.
+    #[serde(default)]
+    pub prompt_flops: Option<f64>,
     /// Type of the KV cache's elements.
     pub kv_type: String,
     /// Kernel choices.
@@ -198,6 +210,13 @@ pub struct ArmMemory {
     pub process_load: Option<FootprintDelta>,
     /// By which the process grew from before the load to after the warm-up: what was mapped is resident by now.
     pub process_warm: Option<FootprintDelta>,
+    /// All of it from headers alone; absent where there is no rule.
+    #[serde(default)]
+    pub predicted: Option<PredictedMemory>,
+    /// What of the process's growth the engine's count explains; absent where the system does not tell its growth, or the
+    /// engine does not count.
+    #[serde(default)]
+    pub ledger: Option<Ledger>,
 }
 
 /// Memory by the engine's own count.

@@ -2,15 +2,13 @@
 
 use std::fmt::Write;
 
-use comfy_table::{
-    Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, TableComponent, Width, presets,
-};
+use comfy_table::Cell;
 
 use super::Report;
-use super::csv::quoted;
+use super::csv::Place;
 use super::html::svg::escape;
 use super::markdown::escaped;
-use super::table::{COLUMNS, WIDTH};
+use super::table::{five_columns, fix_widths, right};
 use crate::order::Side;
 use crate::scenario::{ScenarioComparison, ScenarioReport};
 use crate::stats::{median, quantile};
@@ -53,21 +51,8 @@ impl Report {
         if self.scenarios.is_empty() {
             return;
         }
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
-            table.remove_style(line);
-        }
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let (a, b) = (self.label(Side::A), self.label(Side::B));
-        table.set_header([
-            Cell::new("scenario"),
-            right(a.to_owned()),
-            right(b.to_owned()),
-            right(format!("{a} ÷ {b} [95 %]")),
-            right("verdict, grade".to_owned()),
-        ]);
+        let mut table = five_columns(["scenario", a, b, &format!("{a} ÷ {b} [95 %]"), "verdict, grade"]);
         for scenario in self.scenarios.iter().filter(|scenario| !scenario.comparisons.is_empty()) {
             table.add_row([Cell::new(&scenario.name)]);
             for found in &scenario.comparisons {
@@ -81,11 +66,7 @@ impl Report {
                 ]);
             }
         }
-        // After the columns: constraints of columns that do not exist yet are dropped.
-        table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
-        for (index, column) in table.column_iter_mut().enumerate() {
-            column.set_padding(if index == 0 { (0, 1) } else { (1, 0) });
-        }
+        fix_widths(&mut table);
         if self.scenarios.iter().any(|scenario| !scenario.comparisons.is_empty()) {
             let _ = writeln!(text, "{table}"); // writing to a String does not fail
         }
@@ -171,26 +152,27 @@ impl Report {
         for scenario in &self.scenarios {
             for (index, block) in scenario.blocks.iter().enumerate() {
                 for (position, visit) in block.visits.iter().enumerate() {
+                    let place = Place {
+                        restart: block.restart,
+                        kind: block.kind,
+                        block: index + 1,
+                        order: &block.order,
+                        position: position + 1,
+                        arm: visit.arm,
+                        label: self.label(visit.arm),
+                        side: visit.side,
+                        request: visit.request,
+                        started_ns: visit.started_ns,
+                    };
                     for value in &visit.figures {
-                        let fields = [
-                            block.restart.to_string(),
-                            block.kind.name().to_owned(),
-                            (index + 1).to_string(),
-                            block.order.clone(),
-                            (position + 1).to_string(),
-                            visit.arm.name().to_owned(),
-                            quoted(self.label(visit.arm)),
-                            visit.side.name().to_owned(),
-                            visit.request.to_string(),
-                            visit.started_ns.to_string(),
-                            quoted(&format!("{}: {}", scenario.name, value.figure)),
+                        let figure = [
+                            format!("{}: {}", scenario.name, value.figure),
                             String::new(),
                             value.value.to_string(),
                             value.unit.clone(),
                             scenario.codes_in_short(&value.figure, index),
                         ];
-                        text.push_str(&fields.join(","));
-                        text.push_str("\r\n");
+                        place.write(&figure, text);
                     }
                 }
             }

@@ -12,9 +12,9 @@ use crate::agreement::{DepthBand, MeanInterval};
 use crate::order::Side;
 use crate::stats::ratio::Ratio;
 
-pub(super) const WIDTH: u16 = 100;
+const WIDTH: u16 = 100;
 /// Name, A, B, ratio, verdict; between them one column each.
-pub(super) const COLUMNS: [u16; 5] = [21, 19, 19, 21, 16];
+const COLUMNS: [u16; 5] = [21, 19, 19, 21, 16];
 
 impl Report {
     /// The arms, the table, the agreement, and what the figures are. No colours, no trailing line break.
@@ -52,22 +52,8 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
-            table.remove_style(line);
-        }
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let (a, b) = (self.label(Side::A), self.label(Side::B));
-        let ratio = format!("{a} ÷ {b} [95 %]");
-        table.set_header([
-            Cell::new(""),
-            right(a.to_owned()),
-            right(b.to_owned()),
-            right(ratio),
-            right("verdict, grade".to_owned()),
-        ]);
+        let mut table = five_columns(["", a, b, &format!("{a} ÷ {b} [95 %]"), "verdict, grade"]);
         let mut row = |name: &str,
                        of: &dyn Fn(&ArmReport) -> Option<String>,
                        [ratio, verdict]: [String; 2]| {
@@ -103,11 +89,7 @@ impl Report {
             Some(format!("{} (anon {})", mb(delta.pss_bytes), mb(delta.anonymous_bytes)))
         };
         row("process grew by, MB", &grown, none());
-        // After the columns: constraints of columns that do not exist yet are dropped.
-        table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
-        for (index, column) in table.column_iter_mut().enumerate() {
-            column.set_padding(if index == 0 { (0, 1) } else { (1, 0) });
-        }
+        fix_widths(&mut table);
         table
     }
 
@@ -126,6 +108,9 @@ impl Report {
         }
         for finding in &self.findings {
             let _ = writeln!(text, "{}", self.finding_line(finding));
+        }
+        for warning in self.memory_warnings() {
+            let _ = writeln!(text, "{warning}");
         }
         match (&self.agreement, &self.no_agreement) {
             (Some(agreement), _) => {
@@ -162,7 +147,7 @@ impl Report {
                 let _ = writeln!(text, "no agreement: {}", reason.as_deref().unwrap_or("not asked for"));
             }
         }
-        for line in self.why() {
+        for line in self.reference_lines().into_iter().chain(self.why()) {
             let _ = writeln!(text, "{line}");
         }
         let _ = writeln!(text, "{}", self.weights);
@@ -214,6 +199,32 @@ impl Report {
                 agreement.n_windows, agreement.window, self.plan.text,
             );
         }
+    }
+}
+
+/// A table with this head: name, A, B, ratio, verdict.
+pub(super) fn five_columns(head: [&str; 5]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
+        table.remove_style(line);
+    }
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    let [name, figures @ ..] = head;
+    table.set_header([Cell::new(name)].into_iter().chain(figures.map(|text| right(text.to_owned()))));
+    table
+}
+
+/// A cell of figures.
+pub(super) fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// Gives the columns of a whole table their widths: constraints of columns that do not exist yet are dropped.
+pub(super) fn fix_widths(table: &mut Table) {
+    table.set_constraints(COLUMNS.map(|n| ColumnConstraint::Absolute(Width::Fixed(n))));
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding(if index == 0 { (0, 1) } else { (1, 0) });
     }
 }
 

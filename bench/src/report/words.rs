@@ -76,6 +76,20 @@ impl Report {
         format!("{name}: {said}: {measured}{void}")
     }
 
+    /// A sentence for each arm on its distance from the reference.
+    pub(super) fn reference_lines(&self) -> Vec<String> {
+        let labels = Side::BOTH.map(|side| self.label(side));
+        self.reference.as_ref().map_or_else(Vec::new, |reference| reference.lines(labels))
+    }
+
+    /// A sentence for each arm whose process grew by more than its ledger explains.
+    pub(super) fn memory_warnings(&self) -> Vec<String> {
+        let warning = |arm: &ArmReport| {
+            Some(format!("{}: {}", arm.label, arm.memory.as_ref()?.ledger.as_ref()?.warning()?))
+        };
+        self.arms.iter().filter_map(warning).collect()
+    }
+
     /// A finding as a line: its code, what it takes out, and what was seen.
     pub(crate) fn finding_line(&self, finding: &Finding) -> String {
         let arm = finding.arm.map_or_else(String::new, |side| format!(" ({})", self.label(side)));

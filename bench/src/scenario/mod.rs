@@ -3,6 +3,7 @@
 //! decide; the load on an arm is that of the load bench ([`crate::load`]).
 
 mod analysis;
+mod fresh;
 mod report;
 mod run;
 mod seat;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub(crate) use analysis::analyse_again;
+pub use fresh::{FreshStart, StartCommand};
 pub use report::{
     ScenarioBlock, ScenarioComparison, ScenarioFault, ScenarioFinding, ScenarioReport, ScenarioRequest,
     ScenarioSpread, ScenarioValue, ScenarioVisit, SkipReason, Skipped,

@@ -9,12 +9,14 @@ use duet_core::text::TokenId;
 use super::report::{ScenarioBlock, ScenarioReport, SkipReason, Skipped};
 use super::seat::{Common, Seat};
 use super::work::ScenarioWork;
+use crate::error::BenchError;
 use crate::input::ArmInput;
 use crate::load::{LoadError, Prompts};
 use crate::options::BenchOptions;
 use crate::order::{Side, block_orders};
 use crate::report::BlockKind;
 use crate::reporter::{Phase, Reporter};
+use crate::session::journal::{Came, Journal, Past};
 use crate::session::schedule::{self, Counts, LEAST, Planned, PlannedVisit};
 
 /// What scenarios are run on.
@@ -33,45 +35,82 @@ pub(crate) struct Stage<'a> {
 /// Rates of arrivals that are not given leave the slower arm four tenths of its time.
 const LOAD: f64 = 0.6;
 
-/// Does what the options ask for. Both arms are loaded once more, for several requests at once, and freed at the end.
-pub(crate) async fn run(stage: Stage<'_>) -> Vec<ScenarioReport> {
+/// The stage in which both arms are loaded for scenarios.
+const LOADING: &str = "loading for scenarios";
+
+/// Does what the options ask for. Both arms are loaded once more, for several requests at once, and freed at the end. What an
+/// earlier process has done is taken from the journal; what one was lost in is not tried again.
+///
+/// # Errors
+/// Those of the journal's file.
+pub(crate) async fn run(
+    stage: Stage<'_>,
+    journal: &mut Option<Journal>,
+) -> Result<Vec<ScenarioReport>, BenchError> {
     let works = ScenarioWork::all(&stage.options.scenarios, stage.options.seed);
     if works.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     if stage.options.swap {
         let detail = "scenarios need both arms loaded, and only one is at a time (--swap)".to_owned();
-        return works.iter().map(|work| skipped(work, SkipReason::Room, detail.clone())).collect();
+        return Ok(works.iter().map(|work| skipped(work, SkipReason::Room, detail.clone())).collect());
     }
     if let Some(failed) = &stage.failed {
         let detail = format!("{failed} had failed");
-        return works.iter().map(|work| skipped(work, SkipReason::Arm, detail.clone())).collect();
+        return Ok(works.iter().map(|work| skipped(work, SkipReason::Arm, detail.clone())).collect());
     }
     let (mut reports, works) = room(works, &stage.inputs);
+    let all = |works: &[ScenarioWork], reason: SkipReason, detail: &str| {
+        works.iter().map(|work| skipped(work, reason, detail.to_owned())).collect::<Vec<_>>()
+    };
+    let past = |name: &str| journal.as_ref().map_or(Past::New, |journal| journal.past(name));
+    if let Past::Lost(why) = past(LOADING) {
+        let detail = format!("the process that loaded both arms for them was lost: {why}");
+        reports
+            .extend(works.iter().map(|work| ScenarioReport { failure: Some(detail.clone()), ..empty(work) }));
+        return Ok(reports);
+    }
+    let known: Vec<Past> = works.iter().map(|work| past(&work.name())).collect();
     let mut seats = match seats(&stage, &works) {
         Ok(seats) => seats,
         Err(error) => {
-            let detail = duet_core::chain(&error);
-            reports.extend(works.iter().map(|work| skipped(work, SkipReason::Room, detail.clone())));
-            return reports;
+            reports.extend(all(&works, SkipReason::Room, &duet_core::chain(&error)));
+            return Ok(reports);
         }
     };
-    for seat in &mut seats {
-        if let Err(error) = seat.open().await {
-            let detail = duet_core::chain(&error);
-            stage.reporter.note(&detail);
-            reports.extend(works.iter().map(|work| skipped(work, SkipReason::Arm, detail.clone())));
-            close(&mut seats).await;
-            return reports;
-        }
+    if known.contains(&Past::New)
+        && let Some(error) = open(&mut seats, journal).await?
+    {
+        let detail = duet_core::chain(&error);
+        stage.reporter.note(&detail);
+        reports.extend(all(&works, SkipReason::Arm, &detail));
+        close(&mut seats).await;
+        return Ok(reports);
     }
     let mut play = Play { stage: &stage, seats, number: 0, spent: Duration::ZERO, failed: None };
-    for (index, work) in works.iter().enumerate() {
-        let done = play.scenario(*work, works.len() - index).await;
-        reports.push(done);
+    for (index, (work, past)) in works.iter().zip(known).enumerate() {
+        reports.push(play.once(*work, works.len() - index, past, journal).await?);
     }
     close(&mut play.seats).await;
-    reports
+    Ok(reports)
+}
+
+/// Loads both arms, as a stage of its own; what was wrong, if something was.
+async fn open(seats: &mut [Seat; 2], journal: &mut Option<Journal>) -> Result<Option<LoadError>, BenchError> {
+    if let Some(journal) = journal {
+        journal.begin_stage(LOADING)?;
+    }
+    let mut failed = None;
+    for seat in seats {
+        failed = seat.open().await.err();
+        if failed.is_some() {
+            break;
+        }
+    }
+    if let Some(journal) = journal {
+        journal.stage_done(LOADING, Came::Nothing)?;
+    }
+    Ok(failed)
 }
 
 async fn close(seats: &mut [Seat; 2]) {
@@ -126,6 +165,7 @@ fn seats(stage: &Stage<'_>, works: &[ScenarioWork]) -> Result<[Seat; 2], LoadErr
         clock: options.clock.clone(),
         begin: stage.begin,
         watch_machine: options.watch_machine,
+        start: options.start.clone(),
     };
     let at_once = works.iter().map(ScenarioWork::at_once).max().unwrap_or(1);
     let longest = works.iter().map(ScenarioWork::longest).max().unwrap_or(1);
@@ -156,6 +196,38 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
+    /// One scenario, unless an earlier process has done it or was lost in it.
+    async fn once(
+        &mut self,
+        work: ScenarioWork,
+        n_left: usize,
+        past: Past,
+        journal: &mut Option<Journal>,
+    ) -> Result<ScenarioReport, BenchError> {
+        match past {
+            Past::Done(Came::Scenario(report)) => {
+                // Prompts are numbered through all scenarios.
+                let visits = report.blocks.iter().flat_map(|block| &block.visits);
+                self.number += visits.map(|visit| visit.request + 1).max().unwrap_or(0);
+                return Ok(*report);
+            }
+            Past::Lost(why) => {
+                let detail = format!("{}: {why}", work.name());
+                self.stage.reporter.note(&detail);
+                return Ok(ScenarioReport { failure: Some(why), ..empty(&work) });
+            }
+            Past::New | Past::Done(_) => {}
+        }
+        if let Some(journal) = journal {
+            journal.begin_stage(&work.name())?;
+        }
+        let report = self.scenario(work, n_left).await;
+        if let Some(journal) = journal {
+            journal.stage_done(&work.name(), Came::Scenario(Box::new(report.clone())))?;
+        }
+        Ok(report)
+    }
+
     /// One scenario, of which `n_left` are left with it.
     async fn scenario(&mut self, work: ScenarioWork, n_left: usize) -> ScenarioReport {
         if let Some(failed) = &self.failed {

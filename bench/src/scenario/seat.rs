@@ -9,12 +9,13 @@ use duet_core::request::GenerateRequest;
 use duet_core::text::TokenId;
 use duet_core::{BackendError, LoadSpec, LoadedModel};
 
+use super::fresh::{FreshStart, StartCommand, first_output};
 use super::report::{ScenarioFault, ScenarioRequest, ScenarioValue, ScenarioVisit};
 use super::work::{ScenarioWork, WARM};
 use crate::clock::{Clock, nanos};
 use crate::environment::Reading;
 use crate::files::hash_ids;
-use crate::http::{Answer, Piece, RemoteServer, Usage};
+use crate::http::{Answer, Piece, RemoteServer, Usage, text_of};
 use crate::input::ArmInput;
 use crate::load::scenario::arrivals::Arrivals;
 use crate::load::scenario::{Outcome, arrivals, idle, shared_prefix, streams};
@@ -31,6 +32,8 @@ pub(super) struct Common {
     /// The clock when the run began.
     pub(super) begin: Duration,
     pub(super) watch_machine: bool,
+    /// How a new process is started.
+    pub(super) start: Option<StartCommand>,
 }
 
 /// One arm.
@@ -129,6 +132,7 @@ impl Seat {
         };
         let prompt = prompts.prompt(n_prompt)?;
         self.close().await;
+        let fresh = self.fresh_start(&prompt, work).await?;
         let began = self.common.clock.now();
         self.open().await?;
         let loaded = self.common.clock.now().saturating_sub(began);
@@ -144,8 +148,28 @@ impl Seat {
             ],
             ..Outcome::default()
         };
+        outcome.figures.extend(fresh);
         outcome.keep("first", answer, n_decode, 0);
         Ok((outcome, target.into_asked()))
+    }
+
+    /// The same prompt in a new process, where there is a way to start one.
+    async fn fresh_start(
+        &self,
+        prompt: &[TokenId],
+        work: &ScenarioWork,
+    ) -> Result<Option<Figure>, LoadError> {
+        let Some(start) = &self.common.start else { return Ok(None) };
+        let text = text_of(self.input.tokenizer.as_ref(), prompt);
+        let command = start(&FreshStart {
+            engine: self.input.backend.info().id,
+            model: &self.input.model.path,
+            prompt: &text,
+            context_length: self.spec.context_length,
+        });
+        let time = first_output(command, self.common.clock.as_ref()).await;
+        let time = time.map_err(|problem| LoadError::Answer { arm: self.label().to_owned(), problem })?;
+        Ok(Some(Figure::seconds(format!("{}: process to first token", work.name()), time)))
     }
 
     fn target(&self, use_cache: bool) -> Result<Target, LoadError> {

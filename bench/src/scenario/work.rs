@@ -120,8 +120,8 @@ impl ScenarioWork {
                  seed {seed}); times count from the instant a request was due"
             ),
             Self::Load { n_prompt, .. } => format!(
-                "nothing loaded, then the model is loaded and answers a prompt of {n_prompt} tokens; the files are in the \
-                 file cache"
+                "nothing loaded, then the model is loaded and answers a prompt of {n_prompt} tokens; the same by a new process, \
+                 from its start; the files are in the file cache"
             ),
             Self::Idle { pause_ms, n_prompt } => format!(
                 "{:.1} s without a request, then a prompt of {n_prompt} tokens, and at once another",

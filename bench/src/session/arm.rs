@@ -11,6 +11,8 @@ use super::visit::Measure;
 use crate::exclusive::exclusive;
 use crate::files::FileHash;
 use crate::input::ArmInput;
+use crate::ledger::{Ledger, PredictedMemory, Request};
+use crate::library::LibraryRates;
 use crate::memory::Footprint;
 use crate::options::BenchOptions;
 use crate::order::Side;
@@ -27,9 +29,10 @@ pub(super) struct Arm {
     load_time: Duration,
     before_load: Option<Footprint>,
     after_load: Option<Footprint>,
-    predicted_kv_bytes: Option<u64>,
+    predicted: Option<PredictedMemory>,
     memory: Option<ArmMemory>,
     memory_bytes_per_second: Option<f64>,
+    library: Option<LibraryRates>,
     pub(super) warm_up: Option<Visit>,
     failure: Option<ArmFailure>,
     reporter: Arc<dyn Reporter>,
@@ -46,9 +49,10 @@ impl Arm {
             load_time: Duration::ZERO,
             before_load: None,
             after_load: None,
-            predicted_kv_bytes: None,
+            predicted: None,
             memory: None,
             memory_bytes_per_second: None,
+            library: None,
             warm_up: None,
             failure: None,
             reporter,
@@ -112,7 +116,7 @@ impl Arm {
         spec.kv_type = options.kv_type;
         spec.weights = options.weights;
         spec.prefix_cache.enabled = false;
-        self.predicted_kv_bytes = self.predict_kv(options, context_length);
+        self.predicted = self.predict(options, context_length);
         let phase = Phase::Loading(self.input.label.clone());
         let told = self.reporter.clone();
         let progress = Arc::new(move |fraction: f32| {
@@ -131,12 +135,13 @@ impl Arm {
         }
     }
 
-    /// The KV cache that the engine will hold with a whole request in it, from headers alone.
-    fn predict_kv(&self, options: &BenchOptions, context_length: u32) -> Option<u64> {
+    /// What the engine will hold with a whole request in it, from headers alone.
+    fn predict(&self, options: &BenchOptions, context_length: u32) -> Option<PredictedMemory> {
         let probe = self.input.backend.probe(&self.input.model).ok()?;
         let layout = probe.kv_layout(options.kv_type, None);
-        let request = u64::from(options.n_prompt) + u64::from(options.n_decode);
-        layout.bytes(&self.input.model, context_length.into(), request, 1).ok()
+        let BenchOptions { n_prompt, n_decode, prefill_chunk, .. } = *options;
+        let request = Request { context_length, n_prompt, n_decode, prefill_chunk };
+        PredictedMemory::of(&self.input.model, &probe, layout, request).ok()
     }
 
     /// The first visit, which does not count; then reads the memory, now that everything has been touched.
@@ -155,11 +160,17 @@ impl Arm {
         match exclusive(model, |runner| runner.memory()).await {
             Ok(report) => {
                 let since = |now: Option<Footprint>| Some(now?.since(&self.before_load?));
+                let engine = EngineMemory { kv_bytes: in_use.or(report.kv_bytes), ..report.into() };
+                let process_warm = since(Footprint::read());
+                let predicted = self.predicted;
+                let ledger = process_warm.and_then(|grown| Ledger::of(&engine, predicted.as_ref(), &grown));
                 self.memory = Some(ArmMemory {
-                    predicted_kv_bytes: self.predicted_kv_bytes,
-                    engine: EngineMemory { kv_bytes: in_use.or(report.kv_bytes), ..report.into() },
+                    predicted_kv_bytes: predicted.map(|predicted| predicted.kv_bytes),
+                    engine,
                     process_load: since(self.after_load),
-                    process_warm: since(Footprint::read()),
+                    process_warm,
+                    predicted,
+                    ledger,
                 });
             }
             Err(error) => self.fail("reading its memory".to_owned(), &error, None),
@@ -199,6 +210,19 @@ impl Arm {
         }
     }
 
+    /// Times the products of the engine's own library, with no request running; of several times the best rates stay. What an
+    /// engine does not offer is nothing that fails.
+    pub(super) async fn probe_library(&mut self, n_rows: u32) {
+        let Some(model) = self.running().cloned() else { return };
+        let step_bytes = model.info().weight_bytes_per_token;
+        if let Ok(found) = LibraryRates::measure(&model, step_bytes, n_rows).await {
+            self.library = Some(match self.library.take() {
+                Some(before) => before.or_better(found),
+                None => found,
+            });
+        }
+    }
+
     /// Frees the model.
     pub(super) async fn unload(&self) {
         if let Some(model) = &self.loaded {
@@ -219,6 +243,7 @@ impl Arm {
             loaded: self.loaded.map(|model| (model.info().clone(), model.capabilities().clone(), load_time)),
             memory: self.memory,
             memory_bytes_per_second: self.memory_bytes_per_second,
+            library: self.library,
             warm_up: self.warm_up,
             failure: self.failure,
         }

@@ -2,7 +2,7 @@
 //! block that was lost.
 //!
 //! One JSON value per line, each written and flushed before the next thing happens: how many blocks there are, that a visit
-//! begins, that a block is done. A line that broke off in the middle is the last thing that a process did.
+//! begins, that a block is done; after the blocks, that a stage begins, and what came of it. A line that broke off in the middle is the last thing that a process did.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Counts;
+use crate::agreement::{Agreement, Reference};
 use crate::error::BenchError;
 use crate::order::Side;
 use crate::report::{Block, BlockKind, Lost};
+use crate::scenario::ScenarioReport;
 use crate::validity::Code;
 
 /// A line.
@@ -35,6 +37,35 @@ enum Entry {
     Block { block: Box<Block> },
     /// Something else went on.
     Alive,
+    /// Something after the blocks begins.
+    Stage { name: String },
+    /// It is over.
+    StageDone { name: String, came: Came },
+}
+
+/// What came of a stage, for the processes after this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Came {
+    /// Nothing that has to be kept.
+    Nothing,
+    /// The comparison of logits.
+    Agreement(Box<Agreement>),
+    /// Both arms against the reference.
+    Reference(Box<Reference>),
+    /// A scenario.
+    Scenario(Box<ScenarioReport>),
+}
+
+/// What earlier processes have made of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Past {
+    /// None has come so far.
+    New,
+    /// One was lost in it, and how.
+    Lost(String),
+    /// It is over.
+    Done(Came),
 }
 
 /// [`Entry::Alive`], after whatever broke off before it.
@@ -42,7 +73,7 @@ pub(super) const ALIVE: &str = "\n{\"entry\":\"alive\"}\n";
 
 /// The file, and what was in it.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     /// Blocks of processes before this one, lost ones included.
@@ -51,6 +82,8 @@ pub(super) struct Journal {
     counts: Option<(Counts, bool)>,
     /// Processes before this one.
     pub(super) n_processes: u32,
+    /// Stages that were begun.
+    stages: Vec<(String, Past)>,
 }
 
 impl Journal {
@@ -64,6 +97,7 @@ impl Journal {
         let (mut blocks, mut counts, mut n_processes) = (Vec::new(), None, 0);
         let mut begun: Option<(usize, BlockKind, String, Side)> = None;
         let mut hung = None;
+        let mut stages: Vec<(String, Past)> = Vec::new();
         for entry in entries {
             match entry {
                 Entry::Process { ids_sha256: of } if of != ids_sha256 => {
@@ -78,7 +112,20 @@ impl Journal {
                     counts = Some((Counts { n_aa, n_pilot, n_ab }, piloted));
                 }
                 Entry::Visit { block, kind, order, arm } => begun = Some((block, kind, order, arm)),
-                Entry::Hung { seconds } => hung = Some(seconds),
+                Entry::Hung { seconds } => {
+                    hung = Some(seconds);
+                    if let Some((_, past @ Past::Lost(_))) = stages.last_mut() {
+                        *past =
+                            Past::Lost(format!("nothing came for {seconds} s and its process was stopped"));
+                    }
+                }
+                Entry::Stage { name } => {
+                    stages.push((name, Past::Lost("its process ended in it".to_owned())))
+                }
+                Entry::StageDone { name, came } => {
+                    stages.retain(|(known, _)| *known != name);
+                    stages.push((name, Past::Done(came)));
+                }
                 Entry::Alive => {}
                 Entry::Block { block } => {
                     blocks.push(*block);
@@ -88,7 +135,7 @@ impl Journal {
         }
         lose(&mut blocks, begun, hung, n_processes);
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-        let mut journal = Self { path: path.to_owned(), file, blocks, counts, n_processes };
+        let mut journal = Self { path: path.to_owned(), file, blocks, counts, n_processes, stages };
         // After a line that broke off, one begins anew.
         journal.file.write_all(b"\n").map_err(failed)?;
         journal.write(&Entry::Process { ids_sha256: ids_sha256.to_owned() })?;
@@ -117,6 +164,22 @@ impl Journal {
 
     pub(super) fn done(&mut self, block: &Block) -> Result<(), BenchError> {
         self.write(&Entry::Block { block: Box::new(block.clone()) })
+    }
+
+    /// What earlier processes have made of a stage.
+    pub(crate) fn past(&self, name: &str) -> Past {
+        let found = self.stages.iter().rev().find(|(known, _)| known == name);
+        found.map_or(Past::New, |(_, past)| past.clone())
+    }
+
+    /// Notes that a stage begins.
+    pub(crate) fn begin_stage(&mut self, name: &str) -> Result<(), BenchError> {
+        self.write(&Entry::Stage { name: name.to_owned() })
+    }
+
+    /// Notes that it is over.
+    pub(crate) fn stage_done(&mut self, name: &str, came: Came) -> Result<(), BenchError> {
+        self.write(&Entry::StageDone { name: name.to_owned(), came })
     }
 
     fn write(&mut self, entry: &Entry) -> Result<(), BenchError> {
@@ -206,6 +269,29 @@ mod tests {
         let lost = third.blocks[2].lost.as_ref().unwrap();
         assert_eq!((lost.code, lost.arm, third.blocks[2].restart), (Code::Hang, Side::A, 1));
         assert!(lost.detail.contains("77 s"));
+    }
+
+    #[test]
+    fn a_stage_is_new_lost_or_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut first = Journal::open(&path, "ids").unwrap();
+        assert_eq!(first.past("one"), Past::New);
+        first.begin_stage("one").unwrap();
+        first.stage_done("one", Came::Nothing).unwrap();
+        first.begin_stage("two").unwrap();
+        drop(first);
+        let mut second = Journal::open(&path, "ids").unwrap();
+        assert_eq!(second.past("one"), Past::Done(Came::Nothing));
+        assert_eq!(second.past("two"), Past::Lost("its process ended in it".into()));
+        assert_eq!(second.past("three"), Past::New);
+        second.begin_stage("three").unwrap();
+        drop(second);
+        note_hang(&path, 7).unwrap();
+        let third = Journal::open(&path, "ids").unwrap();
+        assert!(matches!(third.past("three"), Past::Lost(why) if why.contains("7 s")));
+        assert!(matches!(third.past("two"), Past::Lost(why) if why.contains("ended")));
+        assert!(third.blocks.is_empty(), "no block was begun");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 
 mod alive;
 mod arm;
-mod journal;
+pub(crate) mod journal;
+mod reference;
 pub(crate) mod schedule;
 mod visit;
 
@@ -19,11 +20,12 @@ use duet_core::registry::Registry;
 
 use self::alive::Alive;
 use self::arm::Arm;
-use self::journal::Journal;
 pub use self::journal::note_hang;
+use self::journal::{Came, Journal, Past};
+pub use self::reference::ReferenceModel;
 use self::schedule::{Counts, Piloted, Planned};
 use self::visit::Measure;
-use crate::agreement::{self, Agreement, AgreementError, AgreementWork};
+use crate::agreement::{self, Agreement, AgreementError, AgreementWork, Reference};
 use crate::clock::nanos;
 use crate::error::BenchError;
 use crate::files::{FileHash, hash_file};
@@ -70,7 +72,15 @@ pub async fn run_models(
     let started = SystemTime::now();
     let clock = options.clock.clone();
     let begin = clock.now();
-    let (text_name, text) = options.text.read()?;
+    let (mut text_name, text) = options.text.read()?;
+    let (text, said) = text.rendered(|| match models.first().map(|model| registry.text_assets(model)) {
+        Some(Ok(assets)) => assets.template,
+        Some(Err(error)) => Err(duet_core::chain(&error)),
+        None => Err("there is no model".to_owned()),
+    })?;
+    if let Some(said) = said {
+        text_name = format!("{text_name}, {said}");
+    }
     let inputs = input::resolve(registry, models, options.engines.as_ref(), text.text())?;
     let mut counts = Counts::asked(options);
     let (sizes, context_length) = sizes(options, &inputs, counts)?;
@@ -91,6 +101,9 @@ pub async fn run_models(
     for (side, arm) in Side::BOTH.into_iter().zip(&mut arms) {
         arm.load(options, context_length).await;
         arm.warm_up(&measure, side).await;
+        if options.watch_machine {
+            arm.probe_library(options.prefill_chunk.min(options.n_prompt)).await;
+        }
         if options.swap {
             arm.unload().await;
         }
@@ -135,10 +148,17 @@ pub async fn run_models(
     }
     let request = request + 2 * counts.n_pilot;
     run.blocks(&schedule::ab(BlockKind::Ab, &orders[..counts.n_ab], request), &Phase::Measuring).await?;
-    let blocks = run.blocks;
+    let Run { blocks, mut journal, .. } = run;
     plan.set_counts(counts.n_aa, counts.n_pilot, counts.n_ab);
 
-    let agreement = agree(&mut arms, &work, options.swap, reporter.as_ref()).await;
+    let agreement = agree_once(&mut journal, &mut arms, &work, options.swap, reporter.as_ref()).await?;
+    let reference = refer_once(&mut journal, registry, &arms, &work, options, reporter.as_ref()).await?;
+    for arm in &mut arms {
+        // Where one is loaded at a time, the others are not there to be asked, and the first figures stay.
+        if options.watch_machine && !options.swap {
+            arm.probe_library(options.prefill_chunk.min(options.n_prompt)).await;
+        }
+    }
     for arm in &arms {
         arm.unload().await;
     }
@@ -151,7 +171,7 @@ pub async fn run_models(
         begin,
         reporter: reporter.as_ref(),
     };
-    let scenarios = scenario::run(stage).await;
+    let scenarios = scenario::run(stage, &mut journal).await?;
     let weights = weights(options, &arms, &reporter).await?;
     let manifest = Manifest {
         started: humantime::format_rfc3339_seconds(started).to_string(),
@@ -163,7 +183,7 @@ pub async fn run_models(
         weights_mode: mode_name(options.weights).to_owned(),
         mode: if options.swap { "swap" } else { "resident" }.to_owned(),
     };
-    let found = Found { blocks, agreement, weights, scenarios };
+    let found = Found { blocks, agreement, reference, weights, scenarios };
     Ok(build(manifest, plan, arms.map(Arm::into_facts), found))
 }
 
@@ -434,6 +454,74 @@ fn pace(arms: &[Arm; 2], sizes: Sizes, swap: bool) -> Option<Pace> {
     Some(Pace { block: duration(block)?, agreement: duration(agreement)? })
 }
 
+/// The stage in which logits are compared.
+const AGREEMENT: &str = "agreement";
+
+/// As [`agree`], unless an earlier process has done it, or was lost in it.
+async fn agree_once(
+    journal: &mut Option<Journal>,
+    arms: &mut [Arm; 2],
+    work: &Work,
+    swap: bool,
+    reporter: &dyn Reporter,
+) -> Result<Result<Agreement, String>, BenchError> {
+    if work.sizes.n_windows == 0 {
+        return Ok(agree(arms, work, swap, reporter).await);
+    }
+    match journal.as_ref().map_or(Past::New, |journal| journal.past(AGREEMENT)) {
+        Past::Done(Came::Agreement(agreement)) => return Ok(Ok(*agreement)),
+        Past::Lost(why) => {
+            return Ok(Err(format!("the process that was to compare the logits was lost: {why}")));
+        }
+        Past::New | Past::Done(_) => {}
+    }
+    if let Some(journal) = journal {
+        journal.begin_stage(AGREEMENT)?;
+    }
+    let found = agree(arms, work, swap, reporter).await;
+    if let Some(journal) = journal {
+        let came = found.as_ref().map_or(Came::Nothing, |found| Came::Agreement(Box::new(found.clone())));
+        journal.stage_done(AGREEMENT, came)?;
+    }
+    Ok(found)
+}
+
+/// The stage in which both arms are held against the reference.
+const REFERENCE: &str = "reference";
+
+/// Both arms against the reference, unless an earlier process has done it, or was lost in it; why not is said.
+async fn refer_once(
+    journal: &mut Option<Journal>,
+    registry: &Registry,
+    arms: &[Arm; 2],
+    work: &Work,
+    options: &BenchOptions,
+    reporter: &dyn Reporter,
+) -> Result<Option<Result<Reference, String>>, BenchError> {
+    let Some(reference) = &options.reference else { return Ok(None) };
+    let [Some(a), Some(b)] = arms.each_ref().map(Arm::running) else {
+        return Ok(Some(Err("an arm failed".to_owned())));
+    };
+    if work.sizes.n_windows == 0 {
+        return Ok(Some(Err("no logits are compared in this run".to_owned())));
+    }
+    match journal.as_ref().map_or(Past::New, |journal| journal.past(REFERENCE)) {
+        Past::Done(Came::Reference(found)) => return Ok(Some(Ok(*found))),
+        Past::Lost(why) => return Ok(Some(Err(why))),
+        Past::New | Past::Done(_) => {}
+    }
+    if let Some(journal) = journal {
+        journal.begin_stage(REFERENCE)?;
+    }
+    let both = reference::Arms { models: [a, b], tokenizer: a.tokenizer().as_ref() };
+    let found = reference::compare(registry, reference, both, work, options, reporter).await;
+    if let Some(journal) = journal {
+        let came = found.as_ref().map_or(Came::Nothing, |found| Came::Reference(Box::new(found.clone())));
+        journal.stage_done(REFERENCE, came)?;
+    }
+    Ok(Some(found))
+}
+
 async fn agree(
     arms: &mut [Arm; 2],
     work: &Work,
@@ -472,16 +560,20 @@ async fn weights(
     if has_server(options, arms.iter().map(Arm::engine_id)) {
         return Ok(WeightProof::Unknown { reason: "a server does not show its weights".to_owned() });
     }
-    let Some(shower) = options.same_bits.clone() else {
-        let reason = "nothing in this build can show the weights of both engines".to_owned();
-        return Ok(WeightProof::Unknown { reason });
-    };
     let of = |arm: &Arm| ArmWeights {
         engine: arm.engine_id().to_owned(),
         model: arm.model().clone(),
         weights: options.weights,
     };
     let [a, b] = arms.each_ref().map(of);
+    let shower = match options.same_bits.clone() {
+        Some(shower) => shower,
+        None if a.is(&b) => return Ok(WeightProof::OneFile),
+        None => {
+            let reason = "nothing in this build can show the weights of both engines".to_owned();
+            return Ok(WeightProof::Unknown { reason });
+        }
+    };
     let reporter = reporter.clone();
     let proof = tokio::task::spawn_blocking(move || {
         prove(shower.as_ref(), &a, &b, |n_tensors| reporter.progress(&Phase::Weights, n_tensors, 0))

@@ -128,8 +128,56 @@ async fn depths_are_one_table_with_a_law_for_each_arm() {
     {
         assert!(text.contains(part), "`{part}` is missing\n{text}");
     }
-    let read: Sweep = serde_json::from_str(&sweep.to_json().unwrap()).unwrap();
-    assert_eq!(read, sweep);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sweep.json");
+    std::fs::write(&path, sweep.to_json().unwrap()).unwrap();
+    assert_eq!(Sweep::read(&path).unwrap(), sweep);
+    let refused = Report::read(&path).unwrap_err().to_string();
+    assert!(refused.contains("is `duet-bench-sweep/1`, and this duet reads duet-bench/2"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_page_of_a_sweep_has_the_curves() {
+    let mut reports = Vec::new();
+    for (index, n_prompt) in [16, 128, 1024].into_iter().enumerate() {
+        let mut report = report_of(twelve(1.1), 1 + index as u64).await;
+        report.plan.n_prompt = n_prompt;
+        for arm in &mut report.arms {
+            arm.loaded.as_mut().unwrap().memory_bytes_per_second = Some(1e9);
+        }
+        reports.push(report);
+    }
+    let html = Sweep::of(reports).to_html();
+    let elements = well_formed(&html);
+    let count = |name: &str| elements.iter().filter(|element| *element == name).count();
+    assert_eq!((count("svg"), count("script")), (4, 0), "the curves, and the ratios at each depth");
+    for (class, n) in [("roof a", 1), ("roof b", 1), ("curve a", 1), ("bar a", 3), ("bar b", 3)] {
+        assert_eq!(html.matches(&format!("class=\"{class}\"")).count(), n, "{class}");
+    }
+    assert!(html.contains("% of what memory allows") && html.contains("one: a step takes "), "{html}");
+    assert!(!html.contains("NaN") && !html.contains("inf"), "a number that is none");
+    assert!(!html.contains("<b>&"));
+    well_formed(&Sweep::of(Vec::new()).to_html());
+}
+
+#[tokio::test]
+async fn a_broken_report_is_drawn_without_numbers_that_are_none() {
+    let mut report = report_of(twelve(1.1), 3).await;
+    report.plan.n_prompt = 0;
+    for visit in report.blocks.iter_mut().flat_map(|block| &mut block.visits) {
+        visit.runner.as_mut().unwrap().step_ns = vec![0];
+        visit.engine.as_mut().unwrap().itl_ns = vec![u64::MAX];
+    }
+    for arm in &mut report.arms {
+        arm.loaded.as_mut().unwrap().memory_bytes_per_second = Some(0.0);
+        let memory = arm.memory.as_mut().unwrap();
+        memory.engine.weights_bytes = Some(u64::MAX);
+        memory.process_warm = None;
+    }
+    report.analyse_again();
+    let html = report.to_html();
+    well_formed(&html);
+    assert!(!html.contains("NaN") && !html.contains("=\"inf"), "{html}");
 }
 
 #[tokio::test]
@@ -273,11 +321,13 @@ async fn the_page_is_whole_and_needs_nothing_else() {
         let html = report.to_html();
         let elements = well_formed(&html);
         let count = |name: &str| elements.iter().filter(|element| *element == name).count();
-        // Ratios, three distributions, memory, and four figures block by block.
-        assert_eq!((count("svg"), count("script"), count("img"), count("link")), (9, 0, 0, 0));
+        // Ratios, three distributions, steps over depth, memory, and four figures block by block.
+        assert_eq!((count("svg"), count("script"), count("img"), count("link")), (10, 0, 0, 0));
+        assert_eq!(html.matches("role=\"img\"").count(), count("svg"));
+        assert_eq!(count("desc"), count("svg"), "each chart says what can be read from it");
         for foreign in ["http://", "https://", "url(", "@import", "src="] {
             let n = html.matches(foreign).count();
-            let names = if foreign == "http://" { 9 } else { 0 }; // each SVG's namespace, which nobody fetches
+            let names = if foreign == "http://" { 10 } else { 0 }; // each SVG's namespace, which nobody fetches
             assert_eq!(n, names, "{foreign}");
         }
         assert!(html.contains("name=\"viewport\"") && html.contains("@media print"));

@@ -10,7 +10,9 @@ use duet_bench::order::Side;
 use duet_bench::report::{BlockKind, Metric, Report};
 use duet_bench::stats::verdict::Verdict;
 use duet_bench::validity::Code;
-use duet_bench::{ArmWeights, BenchOptions, Grade, SameBits, Silent, TensorPair, WeightProof, run_models};
+use duet_bench::{
+    ArmWeights, BenchOptions, Grade, ReferenceModel, SameBits, Silent, TensorPair, WeightProof, run_models,
+};
 use duet_core::InferenceBackend;
 use duet_core::model::{KvAllocation, KvLayout, KvType};
 use duet_core::registry::Registry;
@@ -60,11 +62,20 @@ async fn equal_arms_agree_in_everything() {
 
 /// A server with one model that answers with `n_cached` prompt tokens from a cache.
 async fn server(n_cached: usize) -> (Stub, Arc<RemoteServer>) {
+    server_of(n_cached, true).await
+}
+
+/// One that may take text alone.
+async fn server_of(n_cached: usize, takes_ids: bool) -> (Stub, Arc<RemoteServer>) {
     let stub = Stub::new(move |got| {
         if got.line == "GET /v1/models" {
             return whole("200 OK", r#"{"data": [{"id": "m"}]}"#);
         }
         assert_eq!(got.body["cache_prompt"], false);
+        if !takes_ids && !got.body["prompt"].is_string() {
+            return whole("400 Bad Request", r#"{"error": "prompt must be a string"}"#);
+        }
+        assert_eq!(got.body["prompt"].is_array(), takes_ids, "nobody sends texts to a server that takes ids");
         let n = got.body["max_tokens"].as_u64().unwrap() as usize;
         let mut acts = vec![head()];
         acts.extend((0..n).flat_map(|_| [Act::Slow, Act::Send(text("a"))]));
@@ -101,6 +112,17 @@ async fn a_server_is_compared_on_the_level_that_it_has() {
     assert!(matches!(&report.weights, WeightProof::Unknown { reason } if reason.contains("server")));
     assert!(report.arms[1].memory.is_none() && report.agreement.is_none());
     assert!(report.to_text().contains("no agreement"));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_ids_gets_text_and_a_lower_grade() {
+    let (_stub, server) = server_of(0, false).await;
+    let report = against_a_server(server).await;
+    assert!(report.is_complete(), "{:?}", report.arms[1].failure);
+    assert_eq!(report.comparisons.len(), 2);
+    let graded = report.grade.as_ref().unwrap();
+    assert!(graded.grade == Grade::D && graded.reason.contains("takes text"), "{graded:?}");
+    assert!(report.notes.iter().any(|note| note.starts_with("http: the server takes no token ids")));
 }
 
 #[tokio::test]
@@ -313,7 +335,58 @@ async fn weights_are_compared_bit_by_bit_and_graded() {
 #[tokio::test]
 async fn an_engine_against_itself_compares_engines() {
     let report = run(vec![backend("one"), backend("one")], &small_options()).await;
+    assert_eq!(report.weights, WeightProof::OneFile);
+    assert_eq!(report.weights.to_string(), "the same weights: both arms are one engine with one file");
+    assert!(!report.to_text().contains("no proof"), "{}", report.to_text());
     assert_eq!(report.grade.unwrap().grade, Grade::A);
+    let mut options = small_options();
+    options.same_bits = Some(Arc::new(Shows(Err("never asked".into()))));
+    let report = run(vec![backend("one"), backend("one")], &options).await;
+    assert_eq!(report.weights, WeightProof::OneFile);
+}
+
+fn with_reference(path: &str, engine: Option<&str>) -> BenchOptions {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path);
+    let reference = ReferenceModel { engine: engine.map(str::to_owned), path };
+    BenchOptions { reference: Some(reference), ..small_options() }
+}
+
+#[tokio::test]
+async fn a_reference_says_which_arm_computes_something_else() {
+    let mut other = backend("two");
+    other.logits = Logits::Times(0.2);
+    let engines = vec![backend("one"), other, backend("three")];
+    let mut options = with_reference("tiny-llama.gguf", Some("three"));
+    options.engines = Some(["one", "two"].map(str::to_owned));
+    let report = run(engines, &options).await;
+    let reference = report.reference.as_ref().unwrap();
+    let [a, b] = reference.agreements.as_slice() else { panic!("{reference:?}") };
+    assert!(a.kl.mean < 1e-9 && b.kl.mean > 0.1, "{} {}", a.kl.mean, b.kl.mean);
+    assert_eq!((reference.engine.as_str(), a.n_positions), ("three", 128));
+    let finding = report.findings.iter().find(|finding| finding.code == Code::Fidelity).unwrap();
+    assert!(finding.arm == Some(Side::B) && finding.detail.contains("from the reference"), "{finding:?}");
+    for text in [report.to_text(), report.to_markdown(), report.to_html()] {
+        assert!(text.contains("fidelity of two: KL(reference ‖ two) mean"), "{text}");
+    }
+    let mut again = report.clone();
+    again.analyse_again();
+    assert_eq!(again.findings, report.findings);
+}
+
+#[tokio::test]
+async fn a_reference_that_cannot_be_had_is_said() {
+    for (path, engine, part) in
+        [("no-such.gguf", None, "no-such.gguf"), ("tiny-llama.gguf", Some("nine"), "nine")]
+    {
+        let report = run(vec![backend("one"), backend("two")], &with_reference(path, engine)).await;
+        assert!(report.reference.is_none() && report.is_complete());
+        let note = report.notes.iter().find(|note| note.starts_with("not held against the reference: "));
+        assert!(note.is_some_and(|note| note.contains(part)), "{:?}", report.notes);
+    }
+    let mut options = with_reference("tiny-llama.gguf", None);
+    options.n_agreement = 0;
+    let report = run(vec![backend("one"), backend("two")], &options).await;
+    assert!(report.notes.iter().any(|note| note.contains("no logits are compared")), "{:?}", report.notes);
 }
 
 #[tokio::test]

@@ -97,6 +97,8 @@ pub(crate) struct Disaster {
     pub(crate) marker: std::path::PathBuf,
     /// Whether the step never ends, instead of the process.
     pub(crate) hangs: bool,
+    /// Only where at least so many sequences can run.
+    pub(crate) among: u32,
 }
 
 impl Disaster {
@@ -167,7 +169,8 @@ impl ModelRunner for TestRunner {
         }
         let (n, n_vocab) = (self.n_collected, self.inner.n_vocab());
         self.n_collected += 1;
-        if let Some(disaster) = &self.disaster {
+        let n_sequences = self.inner.capabilities().max_sequences;
+        if let Some(disaster) = self.disaster.as_ref().filter(|disaster| n_sequences >= disaster.among) {
             disaster.strike(n);
         }
         let output = self.inner.collect()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use duet_bench::order::Side;
 use duet_bench::report::{BlockKind, Report};
-use duet_bench::scenario::{ScenarioKind, SkipReason};
+use duet_bench::scenario::{ScenarioKind, ScenarioOptions, SkipReason};
 use duet_bench::validity::Code;
 use duet_bench::worker::{Worker, WorkerError, supervise};
 use duet_bench::{BenchOptions, Silent, run_models};
@@ -23,6 +23,8 @@ const ALONE: &str = "blocks_alone";
 
 /// Of two engines the second one's steps: a warm-up takes some 25, a block some 60.
 const IN_BLOCK_THREE: u64 = 150;
+/// A scenario takes some hundreds.
+const IN_A_SCENARIO: u64 = 60;
 
 /// Does nothing unless a test below started it.
 #[tokio::test]
@@ -37,12 +39,25 @@ async fn measures_as_a_process() {
         _ => IN_BLOCK_THREE,
     };
     let (marker, hangs) = (folder.join("disaster"), how == "hang");
-    two.disaster = Some(Disaster { step, marker, hangs });
+    two.disaster = Some(Disaster { step, marker, hangs, among: 1 });
     let alone = std::env::args().any(|argument| argument == ALONE);
     if how.starts_with("abort every time") && !alone {
         two.logits = Logits::AbortOnAll;
     }
+    if how == "abort in a scenario" {
+        let disaster = two.disaster.as_mut().unwrap();
+        // The blocks' model has room for one sequence, that of the scenarios for two.
+        (disaster.step, disaster.among) = (IN_A_SCENARIO, 2);
+    }
+    let mut scenarios = ScenarioOptions::none();
+    if how == "abort in a scenario" {
+        scenarios.kinds = vec![ScenarioKind::Streams, ScenarioKind::SharedPrefix];
+        (scenarios.streams, scenarios.n_blocks, scenarios.n_aa_blocks) = (vec![1, 2], 3, 0);
+        (scenarios.n_sharers, scenarios.n_shared, scenarios.budget) = (2, 8, None);
+        (scenarios.n_prompt, scenarios.n_decode) = (8, 4);
+    }
     let options = BenchOptions {
+        scenarios,
         n_blocks: 6,
         journal: Some(folder.join("journal")),
         n_agreement: if alone { 0 } else { 128 },
@@ -128,11 +143,32 @@ async fn an_engine_that_aborts_before_any_block_is_not_asked_again_for_ever() {
 async fn an_agreement_that_aborts_leaves_the_blocks() {
     let (report, notes) = supervised("abort every time after the blocks").await;
     let report = report.unwrap();
-    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(report.blocks.iter().all(|block| block.lost.is_none()) && report.blocks.len() == 6);
     assert!(report.no_agreement.as_ref().unwrap().contains("was lost"), "{:?}", report.no_agreement);
     assert_eq!(report.exit_code(), 2, "not all that was asked for");
     assert!(report.to_text().contains("no agreement: the process"));
+}
+
+#[tokio::test]
+async fn a_scenario_that_aborts_costs_that_scenario() {
+    let (report, notes) = supervised("abort in a scenario").await;
+    let report = report.unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(report.blocks.iter().all(|block| block.lost.is_none()) && report.blocks.len() == 6);
+    assert!(report.agreement.is_some(), "kept from the process before");
+    let failed: Vec<&str> = report
+        .scenarios
+        .iter()
+        .filter(|scenario| scenario.failure.is_some())
+        .map(|scenario| scenario.name.as_str())
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    for scenario in report.scenarios.iter().filter(|scenario| scenario.failure.is_none()) {
+        assert_eq!((scenario.blocks.len(), &scenario.skipped), (3, &None), "{}", scenario.name);
+    }
+    assert_eq!((report.scenarios.len(), report.exit_code()), (3, 2), "not all that was asked for");
+    assert!(report.to_text().contains("FAILED: its process ended in it"), "{}", report.to_text());
 }
 
 #[tokio::test]

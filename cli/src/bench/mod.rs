@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use duet_bench::report::Report;
 use duet_bench::sweep::Sweep;
-use duet_bench::{BenchError, BenchOptions};
+use duet_bench::{BenchError, BenchOptions, ReferenceModel};
 use duet_core::InferenceBackend;
 
 use self::bars::Bars;
@@ -108,6 +108,10 @@ pub(crate) struct RunArguments {
     /// Positions to compare for the agreement; 0 for none
     #[arg(long, value_name = "TOKENS")]
     agreement: Option<u32>,
+    /// A third model that is taken as right, the unquantised file for instance: how far both arms' logits are from its. With
+    /// another engine than its format's own as in mlx:MODEL
+    #[arg(long, value_name = "[ENGINE:]MODEL", value_parser = options::reference, conflicts_with = "swap")]
+    reference: Option<ReferenceModel>,
     /// UTF-8 text to work on [default: a chapter that comes with duet]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -143,6 +147,9 @@ pub(crate) struct RunArguments {
     /// Of how many processes this is one
     #[arg(long, hide = true)]
     processes: Option<u32>,
+    /// At most so many blocks, and fewer where they would take too long
+    #[arg(long, hide = true)]
+    most_blocks: Option<u32>,
     /// Do not compare the weights; for the later ones of several processes
     #[arg(long, hide = true)]
     no_proof: bool,
@@ -222,71 +229,96 @@ fn refuse(error: BenchError) -> anyhow::Result<u8> {
     Ok(USAGE)
 }
 
-/// A run for each depth, one after the other.
+/// A run for each depth, one after the other, each in a process of its own.
 async fn sweep(arguments: &RunArguments, output: &OutputArguments) -> anyhow::Result<u8> {
     let mut reports = Vec::new();
+    let mut worst = 0;
     for (index, depth) in arguments.depths.iter().enumerate() {
-        let mut options = match options::options(arguments) {
-            Ok(options) => options,
-            Err(problem) => {
-                say(&format!("duet: {problem}"));
-                return Ok(USAGE);
-            }
-        };
-        (options.n_prompt, options.n_aa_blocks) = (*depth, 0);
-        if index > 0 || arguments.scenarios.is_empty() {
-            options.scenarios.kinds.clear();
-        }
-        if arguments.blocks.is_none() {
-            options.n_blocks = options.n_blocks.min(5);
-        }
-        if index > 0 {
-            // Neither depends on the length of the prompts.
-            (options.n_agreement, options.same_bits) = (0, None);
+        let of_depth = at_depth(arguments, index, *depth);
+        // What is wrong with the command line is said once, before a process is started.
+        if let Err(problem) = options::options(&of_depth) {
+            say(&format!("duet: {problem}"));
+            return Ok(USAGE);
         }
         say(&format!("depth {depth}"));
-        match measure(&options).await {
-            Ok(report) => reports.push(report),
-            Err(error) => return refuse(error),
+        match processes::measure(&of_depth, 1).await? {
+            processes::Measured::Report(report) => reports.push(*report),
+            processes::Measured::Nothing(code) if reports.is_empty() => return Ok(code),
+            processes::Measured::Nothing(_) => {
+                say(&format!("depth {depth} gave no report; the others count"));
+                worst = 2;
+            }
         }
     }
     let sweep = Sweep::of(reports);
-    match &output.json {
-        Some(path) if path == Path::new("-") => print(&(sweep.to_json()? + "\n"))?,
-        path => {
-            if let Some(path) = path {
-                std::fs::write(path, sweep.to_json()? + "\n")
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
-            print(&format!("{}\n", sweep.to_text()))?;
-        }
+    write_sweep(&sweep, output)?;
+    Ok(sweep.exit_code().max(worst))
+}
+
+/// A run at one of the depths: without a noise floor, and with what does not depend on depth in the first one only.
+fn at_depth(arguments: &RunArguments, index: usize, depth: u32) -> RunArguments {
+    let later = index > 0;
+    let without = later || arguments.scenarios.is_empty();
+    RunArguments {
+        prompt: Some(depth),
+        depths: Vec::new(),
+        self_blocks: Some(0),
+        most_blocks: Some(5),
+        agreement: if later { Some(0) } else { arguments.agreement },
+        no_proof: later || arguments.no_proof,
+        scenarios: if without { vec!["none".to_owned()] } else { arguments.scenarios.clone() },
+        streams: if without { Vec::new() } else { arguments.streams.clone() },
+        rate: arguments.rate.filter(|_| !without),
+        ..arguments.clone()
     }
-    Ok(sweep.exit_code())
+}
+
+/// Writes a sweep to where it was asked for; CSV and Markdown are of single reports.
+fn write_sweep(sweep: &Sweep, output: &OutputArguments) -> anyhow::Result<()> {
+    if output.csv.is_some() || output.markdown.is_some() {
+        say(
+            "CSV and Markdown are of single depths: `duet bench show` makes them from a run without --depths",
+        );
+    }
+    let forms: [(&Option<PathBuf>, Form<Sweep>); 2] =
+        [(&output.json, |sweep| Ok(sweep.to_json()? + "\n")), (&output.html, |sweep| Ok(sweep.to_html()))];
+    if !write_forms(sweep, &forms)? {
+        print(&format!("{}\n", sweep.to_text()))?;
+    }
+    Ok(())
 }
 
 /// Writes a report to where it was asked for, and the table to the terminal unless something else is printed there.
 fn write(report: &Report, output: &OutputArguments) -> anyhow::Result<()> {
-    type Form = fn(&Report) -> anyhow::Result<String>;
-    let forms: [(&Option<PathBuf>, Form); 4] = [
+    let forms: [(&Option<PathBuf>, Form<Report>); 4] = [
         (&output.json, |report| Ok(report.to_json()? + "\n")),
         (&output.csv, |report| Ok(report.to_csv())),
         (&output.markdown, |report| Ok(report.to_markdown())),
         (&output.html, |report| Ok(report.to_html())),
     ];
+    if !write_forms(report, &forms)? {
+        print(&format!("{}\n", report.to_text()))?;
+    }
+    Ok(())
+}
+
+/// How something becomes a file's text.
+type Form<T> = fn(&T) -> anyhow::Result<String>;
+
+/// Writes each form that a file was named for; whether one was printed.
+fn write_forms<T>(of: &T, forms: &[(&Option<PathBuf>, Form<T>)]) -> anyhow::Result<bool> {
     let mut printed = false;
     for (path, form) in forms {
         match path {
             Some(path) if path == Path::new("-") => {
-                print(&form(report)?)?;
+                print(&form(of)?)?;
                 printed = true;
             }
-            Some(path) => std::fs::write(path, form(report)?)
-                .with_context(|| format!("cannot write {}", path.display()))?,
+            Some(path) => {
+                std::fs::write(path, form(of)?).with_context(|| format!("cannot write {}", path.display()))?
+            }
             None => {}
         }
     }
-    if !printed {
-        print(&format!("{}\n", report.to_text()))?;
-    }
-    Ok(())
+    Ok(printed)
 }

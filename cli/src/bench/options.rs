@@ -1,11 +1,12 @@
 //! From the command line to the bench's options.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use duet_bench::http::RemoteServer;
-use duet_bench::scenario::ScenarioKind;
-use duet_bench::{BenchOptions, Subject, Text};
+use duet_bench::scenario::{FreshStart, ScenarioKind, StartCommand};
+use duet_bench::{BenchOptions, ReferenceModel, Subject, Text};
 
 use super::RunArguments;
 use crate::model::LoadArguments;
@@ -52,6 +53,10 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
     if !arguments.no_proof && !arguments.blocks_alone {
         options.same_bits = Some(Arc::new(crate::same_bits::Converted));
     }
+    options.start = start_command(arguments);
+    if !arguments.blocks_alone && !arguments.no_proof {
+        options.reference.clone_from(&arguments.reference);
+    }
     options.duet_version = env!("CARGO_PKG_VERSION").into();
     set(&mut options.n_processes, arguments.processes);
     set(&mut options.n_prompt, arguments.prompt);
@@ -64,10 +69,29 @@ pub(super) fn options(arguments: &RunArguments) -> Result<BenchOptions, String> 
         options.n_agreement = 0;
         options.scenarios.kinds.clear();
     }
+    if let Some(most) = arguments.most_blocks {
+        options.n_blocks = options.n_blocks.min(most);
+    }
     if let Some(n_blocks) = arguments.blocks {
         (options.n_blocks, options.n_pilot_blocks, options.budget) = (n_blocks, 0, None);
     }
     Ok(options)
+}
+
+/// `duet run` with the arms' settings, which prints its first token when it is there.
+fn start_command(arguments: &RunArguments) -> Option<StartCommand> {
+    let program = std::env::current_exe().ok()?;
+    let mut settings: Vec<String> =
+        ["--raw", "--max-tokens", "2", "--temperature", "0"].map(str::to_owned).into();
+    settings.extend(["--weights".to_owned(), arguments.weights.clone()]);
+    settings.extend(arguments.kv_type.iter().flat_map(|kv_type| ["--kv-type".to_owned(), kv_type.clone()]));
+    settings.extend(arguments.threads.iter().flat_map(|n| ["--threads".to_owned(), n.to_string()]));
+    Some(Arc::new(move |start: &FreshStart<'_>| {
+        let mut command = Command::new(&program);
+        command.arg("run").args(["--engine", start.engine, "--context", &start.context_length.to_string()]);
+        command.args(&settings).arg("--").arg(start.model).arg(start.prompt);
+        command
+    }))
 }
 
 /// A built-in set by its name, unless there is a folder in the name or a file of that name's kind.
@@ -112,6 +136,19 @@ fn scenarios(options: &mut BenchOptions, arguments: &RunArguments) -> Result<(),
         scenarios.n_aa_blocks = n_blocks;
     }
     Ok(())
+}
+
+/// An engine's id before a colon, and a model.
+pub(super) fn reference(text: &str) -> Result<ReferenceModel, String> {
+    let is_id = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase());
+    match text.split_once(':') {
+        // One letter is a drive.
+        Some((engine, path)) if is_id(engine) && engine.len() > 1 && !path.is_empty() => {
+            Ok(ReferenceModel { engine: Some(engine.to_owned()), path: path.into() })
+        }
+        _ if text.is_empty() => Err("a model is needed".to_owned()),
+        _ => Ok(ReferenceModel { engine: None, path: text.into() }),
+    }
 }
 
 /// Two names with a comma between them.
@@ -183,6 +220,19 @@ mod tests {
             assert_eq!(text(&format!("m.gguf --prompts {file}")), Text::Prompts(file.into()));
         }
         assert!(parse("m.gguf --prompts rag --text x").is_err(), "one or the other");
+    }
+
+    #[test]
+    fn a_reference_may_name_its_engine() {
+        let named = |engine: Option<&str>, path: &str| {
+            Ok(ReferenceModel { engine: engine.map(str::to_owned), path: path.into() })
+        };
+        assert_eq!(reference("mlx:/a/b"), named(Some("mlx"), "/a/b"));
+        for plain in ["m.gguf", "/a:b/m", "C:\\m.gguf", ":m"] {
+            assert_eq!(reference(plain), named(None, plain));
+        }
+        assert!(reference("").is_err());
+        assert!(parse("m.gguf --reference f16.gguf --swap").is_err(), "three models, and one place");
     }
 
     #[test]

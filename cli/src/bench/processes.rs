@@ -20,6 +20,25 @@ pub(super) async fn run(
     output: &OutputArguments,
     n_processes: u32,
 ) -> anyhow::Result<u8> {
+    match measure(arguments, n_processes).await? {
+        Measured::Report(report) => {
+            write(&report, output)?;
+            Ok(report.exit_code())
+        }
+        Measured::Nothing(code) => Ok(code),
+    }
+}
+
+/// What came of the processes.
+pub(super) enum Measured {
+    /// A report.
+    Report(Box<Report>),
+    /// Nothing could be measured, as they have said on the terminal; what to exit with.
+    Nothing(u8),
+}
+
+/// As [`run`], without writing the report anywhere.
+pub(super) async fn measure(arguments: &RunArguments, n_processes: u32) -> anyhow::Result<Measured> {
     let folder = tempfile::tempdir().context("cannot make a folder for the processes' reports")?;
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let mut reports: Vec<Report> = Vec::new();
@@ -50,7 +69,8 @@ pub(super) async fn run(
                         "duet: an engine took the process down before anything was measured ({status})"
                     ));
                 }
-                return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+                let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+                return Ok(Measured::Nothing(code));
             }
             Err(error) if index == 0 => return Err(error.into()),
             Err(error) => say(&format!(
@@ -60,9 +80,7 @@ pub(super) async fn run(
             )),
         }
     }
-    let report = Report::merge(reports)?;
-    write(&report, output)?;
-    Ok(report.exit_code())
+    Ok(Measured::Report(Box::new(Report::merge(reports)?)))
 }
 
 /// Ends this process when the one that started it does, however that ends. Linux only; elsewhere a killed parent leaves
@@ -115,6 +133,7 @@ fn child_arguments(
     flag("--scenario", listed(&arguments.scenarios));
     flag("--streams", listed(&arguments.streams.iter().map(u32::to_string).collect::<Vec<_>>()));
     flag("--rate", rate.or(arguments.rate).map(|rate| rate.to_string()));
+    flag("--most-blocks", number(arguments.most_blocks));
     flag("--processes", Some(n_processes.to_string()));
     for (name, given) in [
         ("--quick", arguments.quick),
@@ -128,6 +147,12 @@ fn child_arguments(
     }
     for url in &arguments.urls {
         line.extend(["--url".into(), url.into()]);
+    }
+    if let Some(reference) = arguments.reference.as_ref().filter(|_| !later) {
+        let mut named =
+            OsString::from(reference.engine.as_ref().map_or(String::new(), |id| format!("{id}:")));
+        named.push(&reference.path);
+        line.extend(["--reference".into(), named]);
     }
     if let Some(text) = &arguments.text {
         line.extend(["--text".into(), text.clone().into()]);

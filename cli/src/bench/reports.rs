@@ -10,9 +10,10 @@ use duet_bench::decision::{Terms, VALID_FOR, Workload, decide};
 use duet_bench::hash_file;
 use duet_bench::order::Side;
 use duet_bench::report::{Metric, Report};
+use duet_bench::sweep::Sweep;
 use duet_core::decision::DecisionFile;
 
-use super::{OutputArguments, write};
+use super::{OutputArguments, write, write_sweep};
 use crate::compose::decisions_path;
 use crate::run::print;
 use crate::say;
@@ -40,7 +41,7 @@ pub(super) struct GateArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArguments {
-    /// The report (JSON); several of one measurement are put together
+    /// The report (JSON), or a sweep over --depths; several reports of one measurement are put together
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     #[command(flatten)]
@@ -103,6 +104,13 @@ pub(super) fn gate(arguments: &GateArguments) -> anyhow::Result<u8> {
 }
 
 pub(super) fn show(arguments: &ShowArguments) -> anyhow::Result<u8> {
+    if let [path] = arguments.reports.as_slice() {
+        // A sweep says so itself; what is wrong with any other file is a report's affair.
+        if let Ok(sweep) = Sweep::read(path) {
+            write_sweep(&sweep, &arguments.output)?;
+            return Ok(0);
+        }
+    }
     let reports: Result<Vec<Report>, _> = arguments.reports.iter().map(|path| Report::read(path)).collect();
     let report = Report::merge(reports?)?;
     write(&report, &arguments.output)?;

@@ -94,6 +94,11 @@ impl Attention {
         }
     }
 
+    /// Its matrices.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.qkv.linears().chain([&self.out])
+    }
+
     pub(crate) fn n_bytes(&self) -> usize {
         self.qkv.n_bytes()
             + self.out.n_bytes()

@@ -1,6 +1,6 @@
-//! The charts of a report: ratios with intervals, the ratio block by block, distributions of latency, memory.
+//! The charts of a report's requests: ratios with intervals, the ratio block by block, distributions of latency.
 
-use super::super::words::{mb, ratio_text};
+use super::super::words::{digits, ratio_text};
 use super::super::{BlockKind, Comparison, Metric, Report};
 use super::svg::{Anchor, Scale, Svg, WIDTH};
 use crate::order::Side;
@@ -33,7 +33,11 @@ pub(super) fn ratios(report: &Report) -> Option<String> {
     let scale = Scale::new(low - pad, high + pad, LEFT, RIGHT);
     let (a, b) = (report.label(Side::A), report.label(Side::B));
     let bottom = ROW * rows.len() as f64;
-    let mut svg = Svg::new(bottom + 40.0, &format!("Speed of {a} over speed of {b} with 95 % intervals"));
+    let title = format!(
+        "Speed of {a} over speed of {b} after prompts of {} tokens, with 95 % intervals",
+        report.plan.n_prompt
+    );
+    let mut svg = Svg::new(bottom + 40.0, &title);
     svg.line("one", (scale.at(0.0), 0.0), (scale.at(0.0), bottom));
     for (index, (found, speed, from, to)) in rows.iter().enumerate() {
         let top = ROW * index as f64;
@@ -53,6 +57,7 @@ pub(super) fn ratios(report: &Report) -> Option<String> {
             svg.line("interval", (scale.at(*end), y - 5.0), (scale.at(*end), y + 5.0));
         }
         svg.dot("point", (scale.at(*speed), y), 4.5, &ratio);
+        svg.describe(&report.sentence(found));
     }
     for ratio in ratio_ticks(low - pad, high + pad) {
         let x = scale.at(ratio.ln());
@@ -113,6 +118,7 @@ pub(super) fn blocks(report: &Report, comparison: &Comparison) -> Option<String>
         svg.rect("band", (48.0, top), RIGHT - 48.0, bottom - top);
     }
     svg.line("mean", (48.0, y.at(-ratio.time_ratio.ln())), (RIGHT, y.at(-ratio.time_ratio.ln())));
+    svg.describe(&report.sentence(comparison));
     for (index, log, codes) in &points {
         let class = if codes.is_empty() { "point" } else { "void" };
         let block = &report.blocks[*index];
@@ -156,16 +162,18 @@ pub(super) fn distribution(report: &Report, title: &str, of: Latency) -> Option<
         points.push((x.at(high), y.at(1.0)));
         svg.path(&format!("curve {}", class(side)), &points);
         let at = |p| quantile(values, p).unwrap_or(0.0);
+        let short = |p| format!("{:.n$}", at(p), n = digits(at(p)));
         let line = 186.0 + 18.0 * side.index() as f64;
         svg.rect(&format!("fill {}", class(side)), (48.0, line - 9.0), 10.0, 10.0);
         let legend = format!(
-            "{}: median {:.3} ms, 95 % {:.3}, most {:.3}",
+            "{}: median {} ms, 95 % {}, most {}",
             report.label(side),
-            at(0.5),
-            at(0.95),
-            at(1.0)
+            short(0.5),
+            short(0.95),
+            short(1.0)
         );
         svg.text("legend", (64.0, line), Anchor::Start, &legend);
+        svg.describe(&legend);
     }
     Some(svg.finish())
 }
@@ -197,55 +205,7 @@ impl Latency {
     }
 }
 
-/// Memory by the engines' own count, stacked, and what the process grew by.
-pub(super) fn memory(report: &Report) -> Option<String> {
-    const PARTS: [(&str, &str); 3] = [("weights", "weights"), ("kv", "KV cache"), ("scratch", "scratch")];
-    /// An arm, its parts by number with their bytes, and what the process grew by.
-    type Bar = (Side, Vec<(usize, u64)>, Option<i64>);
-    let mut bars: Vec<Bar> = Vec::new();
-    for arm in &report.arms {
-        let Some(memory) = &arm.memory else { continue };
-        let engine = &memory.engine;
-        let parts = [engine.weights_bytes, engine.kv_bytes, engine.compute_bytes].into_iter().enumerate();
-        let parts = parts.filter_map(|(part, bytes)| Some((part, bytes?))).collect();
-        bars.push((arm.side, parts, memory.process_warm.map(|grown| grown.pss_bytes)));
-    }
-    let total = |parts: &[(usize, u64)]| parts.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-    let most = bars.iter().map(|bar| total(&bar.1).max(bar.2.unwrap_or(0).max(0) as u64)).max()?;
-    if most == 0 {
-        return None;
-    }
-    let scale = Scale::new(0.0, most as f64, LEFT, RIGHT);
-    let mut svg = Svg::new(62.0 * bars.len() as f64 + 26.0, "Memory of both arms");
-    for (index, (side, parts, grown)) in bars.iter().enumerate() {
-        let top = 62.0 * index as f64;
-        let grown_text =
-            grown.map_or_else(String::new, |bytes| format!(", process grew by {} MB", mb(bytes)));
-        let sums: Vec<String> =
-            parts.iter().map(|(part, bytes)| format!("{} {}", PARTS[*part].1, mb(*bytes as i64))).collect();
-        let text = format!("{}: {} MB{grown_text}", report.label(*side), sums.join(" + "));
-        svg.text("legend", (LEFT, top + 14.0), Anchor::Start, &text);
-        let mut from = 0u64;
-        for (part, bytes) in parts {
-            let (start, end) = (scale.at(from as f64), scale.at(from.saturating_add(*bytes) as f64));
-            svg.rect(PARTS[*part].0, (start, top + 22.0), end - start, 18.0);
-            from = from.saturating_add(*bytes);
-        }
-        if let Some(grown) = grown.filter(|grown| *grown > 0) {
-            svg.rect("grown", (LEFT, top + 43.0), scale.at(grown as f64) - LEFT, 5.0);
-        }
-    }
-    let line = 62.0 * bars.len() as f64 + 16.0;
-    let mut x = LEFT;
-    for (class, name) in PARTS.into_iter().chain([("grown", "process grew by")]) {
-        svg.rect(class, (x, line - 9.0), 10.0, 10.0);
-        svg.text("axis", (x + 14.0, line), Anchor::Start, name);
-        x += 34.0 + 6.2 * name.len() as f64;
-    }
-    Some(svg.finish())
-}
-
-fn class(side: Side) -> &'static str {
+pub(super) fn class(side: Side) -> &'static str {
     match side {
         Side::A => "a",
         Side::B => "b",

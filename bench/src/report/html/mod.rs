@@ -2,17 +2,40 @@
 //! Well-formed as XML too, so that a test can hold it to that.
 
 mod charts;
+mod depth;
+mod memory;
+mod spread;
 pub(super) mod svg;
+mod sweep;
 
 use std::fmt::Write;
 
 use self::charts::DISTRIBUTIONS;
+use self::spread::Wait;
 use self::svg::escape;
 use super::words::{engine_memory, mb, ratio_text, summary};
 use super::{ArmReport, Metric, Report};
 use crate::order::Side;
 
 const CSS: &str = include_str!("page.css");
+
+/// A page of this title, which is HTML already, as the body is.
+fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>duet bench: {title}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+/// A chart with its caption; nothing where there is no chart.
+fn figure(body: &mut String, chart: Option<String>, caption: &str) {
+    if let Some(chart) = chart {
+        let caption = escape(caption);
+        // Writing to a String does not fail.
+        let _ = writeln!(body, "<figure>\n{chart}<figcaption>{caption}</figcaption>\n</figure>");
+    }
+}
 
 impl Report {
     /// The report as a page of its own.
@@ -31,13 +54,10 @@ impl Report {
         self.figures(&mut body);
         self.html_scenarios(&mut body);
         self.chart_sections(&mut body);
+        self.why_section(&mut body);
         self.agreement_section(&mut body);
         self.conditions_section(&mut body);
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-             <title>duet bench: {a} against {b}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-        )
+        page(&format!("{a} against {b}"), &body)
     }
 
     fn machine_line(&self) -> String {
@@ -66,8 +86,8 @@ impl Report {
                 let _ = writeln!(body, "<li class=\"invalid\">{text}</li>");
             }
         }
-        for finding in &self.findings {
-            let _ = writeln!(body, "<li class=\"finding\">{}</li>", escape(&self.finding_line(finding)));
+        for line in self.findings.iter().map(|found| self.finding_line(found)).chain(self.memory_warnings()) {
+            let _ = writeln!(body, "<li class=\"finding\">{}</li>", escape(&line));
         }
         body.push_str("</ul>\n");
     }
@@ -112,13 +132,8 @@ impl Report {
     }
 
     fn chart_sections(&self, body: &mut String) {
-        let mut figure = |chart: Option<String>, caption: &str| {
-            if let Some(chart) = chart {
-                let caption = escape(caption);
-                let _ = writeln!(body, "<figure>\n{chart}<figcaption>{caption}</figcaption>\n</figure>");
-            }
-        };
         figure(
+            body,
             charts::ratios(self),
             "Ratios of speeds with 95 % intervals. Grey: differences too small to matter, or within the noise of an \
              engine against itself.",
@@ -126,17 +141,49 @@ impl Report {
         for (metric, title, latency) in DISTRIBUTIONS {
             let caption =
                 format!("{title}: which share takes at most so many milliseconds ({}).", metric.name());
-            figure(charts::distribution(self, title, latency), &caption);
+            figure(body, charts::distribution(self, title, latency), &caption);
         }
-        figure(charts::memory(self), "Memory by the engines' own count, and what the process grew by.");
+        figure(
+            body,
+            depth::decode(&[self]),
+            "Decoding against what memory allows: steps of equal work with 95 % intervals over blocks. Logarithmic both ways; \
+             --depths measures several depths.",
+        );
+        for (wait, what) in [
+            (Wait::FirstToken, "Time to the first token of each request"),
+            (Wait::NextToken, "Gaps between the tokens of each request"),
+        ] {
+            let caption = format!(
+                "{what} of the scenarios: the mark is the median, the line holds eight of ten, the tick is the slowest. \
+                 Logarithmic."
+            );
+            figure(body, spread::scenarios(self, wait), &caption);
+        }
+        figure(
+            body,
+            memory::bars(self),
+            "Memory: predicted from the model's headers, by the engine's own count, and what the process grew by.",
+        );
         for found in &self.comparisons {
             let caption = format!(
                 "{}: the ratio in each block, in the order of time. Blue: mean and interval; grey: margin; hollow: void \
                  or of a figure without a verdict.",
                 found.metric.name()
             );
-            figure(charts::blocks(self, found), &caption);
+            figure(body, charts::blocks(self, found), &caption);
         }
+    }
+
+    fn why_section(&self, body: &mut String) {
+        let lines = self.why();
+        if lines.is_empty() {
+            return;
+        }
+        body.push_str("<h2>What bounds it</h2>\n<ul>\n");
+        for line in lines {
+            let _ = writeln!(body, "<li>{}</li>", escape(&line));
+        }
+        body.push_str("</ul>\n");
     }
 
     fn agreement_section(&self, body: &mut String) {
@@ -158,7 +205,10 @@ impl Report {
             ),
             None => format!("Not compared: {}.", self.no_agreement.as_deref().unwrap_or("not asked for")),
         };
-        let _ = writeln!(body, "<p>{}</p>\n<p>{}</p>", escape(&text), escape(&self.weights.to_string()));
+        let lines = [vec![text], self.reference_lines(), vec![self.weights.to_string()]];
+        for line in lines.concat() {
+            let _ = writeln!(body, "<p>{}</p>", escape(&line));
+        }
     }
 
     fn conditions_section(&self, body: &mut String) {

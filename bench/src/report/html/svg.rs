@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::order::Side;
+
 /// The width of every chart in its own units: a phone's, so that text stays readable there. Wider screens enlarge it.
 pub(super) const WIDTH: f64 = 400.0;
 
@@ -12,6 +14,8 @@ pub(super) struct Svg {
     height: f64,
     /// What it shows, for whoever cannot see it.
     title: String,
+    /// What can be read from it, for the same.
+    description: String,
 }
 
 /// Where a text is held.
@@ -24,7 +28,15 @@ pub(super) enum Anchor {
 
 impl Svg {
     pub(super) fn new(height: f64, title: &str) -> Self {
-        Self { body: String::new(), height, title: escape(title) }
+        Self { body: String::new(), height, title: escape(title), description: String::new() }
+    }
+
+    /// One more thing that can be read from it, in a sentence.
+    pub(super) fn describe(&mut self, sentence: &str) {
+        if !self.description.is_empty() {
+            self.description.push_str("; ");
+        }
+        self.description.push_str(&escape(sentence));
     }
 
     pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
@@ -47,6 +59,19 @@ impl Svg {
         let ((x, y), title) = (at, escape(title));
         self.push(format_args!(
             r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="{radius:.1}"><title>{title}</title></circle>"#
+        ));
+    }
+
+    /// An arm's mark, which says `title` when pointed at: a disc for A, a diamond for B, so that colour is not needed.
+    pub(super) fn mark(&mut self, side: Side, at: (f64, f64), title: &str) {
+        const RADIUS: f64 = 4.5;
+        if side == Side::A {
+            return self.dot("fill a", at, RADIUS, title);
+        }
+        let ((x, y), title, r) = (at, escape(title), RADIUS + 1.0);
+        let (left, right, top, bottom) = (x - r, x + r, y - r, y + r);
+        self.push(format_args!(
+            r#"<path class="fill b" d="M{left:.1} {y:.1}L{x:.1} {top:.1}L{right:.1} {y:.1}L{x:.1} {bottom:.1}Z"><title>{title}</title></path>"#
         ));
     }
 
@@ -77,10 +102,14 @@ impl Svg {
 
     /// The element.
     pub(super) fn finish(self) -> String {
-        let Self { body, height, title } = self;
+        let Self { body, height, title, description } = self;
+        let description = match description.as_str() {
+            "" => String::new(),
+            text => format!("<desc>{text}</desc>\n"),
+        };
         format!(
             "<svg role=\"img\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
-             <title>{title}</title>\n{body}</svg>\n"
+             <title>{title}</title>\n{description}{body}</svg>\n"
         )
     }
 }
@@ -117,6 +146,39 @@ impl Scale {
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
         (first..=last).map(|multiple| multiple as f64 * step).collect()
+    }
+}
+
+/// From positive values to places, in equal steps for equal ratios.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogScale(Scale);
+
+impl LogScale {
+    /// As [`Scale::new`]; values that are not positive lie at the start.
+    pub(super) fn new(low: f64, high: f64, from: f64, to: f64) -> Self {
+        Self(Scale::new(low.ln(), high.ln(), from, to))
+    }
+
+    /// The place of a value.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        self.0.at(value.max(f64::MIN_POSITIVE).ln())
+    }
+
+    /// Round values within the range, whose places are at least `apart` from each other.
+    pub(super) fn ticks(&self, apart: f64) -> Vec<f64> {
+        let (low, high) = (self.0.low / std::f64::consts::LN_10, self.0.high / std::f64::consts::LN_10);
+        let mut ticks: Vec<f64> = Vec::new();
+        // Powers of ten first, then what lies between them.
+        for mantissa in [1.0, 2.0, 5.0, 3.0, 7.0, 1.5, 4.0, 6.0, 8.0] {
+            for power in (low.floor() as i32)..=(high.ceil() as i32) {
+                let tick = mantissa * 10f64.powi(power);
+                let inside = (self.0.low..=self.0.high).contains(&tick.ln());
+                if inside && ticks.iter().all(|other| (self.at(*other) - self.at(tick)).abs() >= apart) {
+                    ticks.push(tick);
+                }
+            }
+        }
+        ticks
     }
 }
 
@@ -159,6 +221,29 @@ mod tests {
             assert!(scale.ticks(5).len() < 20);
         }
         assert_eq!(Scale::new(0.0, 1.0, 10.0, 20.0).at(7.0), 20.0);
+    }
+
+    #[test]
+    fn logarithmic_ticks_are_round_and_apart() {
+        let scale = LogScale::new(90.0, 2100.0, 0.0, 100.0);
+        let ticks = scale.ticks(15.0);
+        assert_eq!(ticks, [100.0, 1000.0, 200.0, 2000.0, 500.0]);
+        for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (5.0, 5.0), (f64::NAN, 1.0), (1.0, f64::INFINITY)] {
+            let scale = LogScale::new(low, high, 0.0, 100.0);
+            assert!((0.0..=100.0).contains(&scale.at(3.0)) && (0.0..=100.0).contains(&scale.at(-3.0)));
+            assert!(scale.ticks(10.0).len() <= 11, "{low} to {high}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_text_too() {
+        let mut svg = Svg::new(10.0, "<t>");
+        svg.describe("a < b");
+        svg.describe("c");
+        svg.mark(Side::B, (1.0, 2.0), "\"x\"");
+        let drawn = svg.finish();
+        assert!(drawn.contains("<title>&lt;t&gt;</title>\n<desc>a &lt; b; c</desc>"), "{drawn}");
+        assert!(drawn.contains("<title>&quot;x&quot;</title></path>"), "{drawn}");
     }
 
     #[test]
