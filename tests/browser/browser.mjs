@@ -23,7 +23,7 @@ export const launch = (path) => puppeteer.launch({
   env: {
     ...process.env,
     LD_LIBRARY_PATH: [process.env.LD_LIBRARY_PATH, join(unpacked, "lib")].filter(Boolean).join(delimiter),
-    ...(existsSync("/etc/fonts/fonts.conf") ? {} : { FONTCONFIG_PATH: join(unpacked, "fonts") }),
+    ...(existsSync("/etc/fonts/fonts.conf") ? {} : { FONTCONFIG_FILE: join(unpacked, "fonts.conf") }),
   },
 });
 

@@ -1,8 +1,8 @@
 // Unpacks the browser of @sparticuz/chromium with the libraries and the font that come with it: node unpack.mjs FOLDER
 // Only for Linux on x86-64; elsewhere says so and leaves the folder empty.
 import { spawnSync } from "node:child_process";
-import { chmodSync, createReadStream, createWriteStream, mkdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { chmodSync, createReadStream, createWriteStream, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import { createBrotliDecompress } from "node:zlib";
@@ -26,4 +26,10 @@ for (const name of ["al2023.tar", "fonts.tar"]) {
   await unpack(`${name}.br`, tar);
   const done = spawnSync("tar", ["-xf", tar, "-C", folder, "--no-same-owner"], { stdio: "inherit" });
   if (done.status !== 0) throw new Error(`cannot unpack ${name}`);
+  rmSync(tar);
 }
+const fonts = resolve(folder, "fonts");
+writeFileSync(join(folder, "fonts.conf"), `<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>${fonts}</dir><cachedir>${fonts}/cache</cachedir></fontconfig>
+`);
