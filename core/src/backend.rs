@@ -6,12 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::constraint::{Constraint, ConstraintError, ConstraintSpec};
+use crate::embedding::Pooling;
 use crate::error::BackendError;
 use crate::model::{KvAllocation, KvLayout, KvType, ModelInfo};
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
 use crate::stream::GenerationStream;
-use crate::text::Tokenizer;
+use crate::text::{TokenId, Tokenizer};
 
 /// A device an engine can compute on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,6 +305,16 @@ pub trait LoadedModel: Send + Sync + 'static {
     /// At once and without queueing: `InvalidRequest`, `Unsupported`, `ContextLengthExceeded`, `Overloaded`,
     /// `ShuttingDown`, `EngineCrashed`.
     fn generate(&self, request: GenerateRequest) -> Result<GenerationStream, BackendError>;
+
+    /// The pooled states of texts, one vector of [`Capabilities::embedding_width`] numbers each, not normalised. Texts are
+    /// evaluated one after another between the steps of running streams, which wait for one text at a time.
+    ///
+    /// # Errors
+    /// `Unsupported`, `InvalidRequest`, `ContextLengthExceeded`, `ShuttingDown`, `EngineCrashed`, `Engine`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves out the texts that are not evaluated yet.
+    async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError>;
 
     /// Runs a job with the runner to itself, when no request is running; requests queue up meanwhile. All sequences are
     /// released before and after. Resolves when the job has returned.

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod constraint;
 pub mod decision;
+pub mod embedding;
 pub mod engine;
 pub mod error;
 pub mod event;
@@ -22,6 +23,7 @@ pub mod text;
 
 pub use backend::*;
 pub use constraint::{Constraint, ConstraintCompiler, ConstraintError, ConstraintSpec};
+pub use embedding::{Pooler, Pooling};
 pub use error::{BackendError, BoxError, chain};
 pub use event::{FinishReason, Finished, GenerationEvent, StopCause, Timings, TokenEvent, Usage};
 pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};

@@ -6,6 +6,7 @@
 //! A step is split in two so that an engine can keep one in flight: [`ModelRunner::submit`] starts a forward pass,
 //! [`ModelRunner::collect`] gives the oldest one's result.
 
+use crate::embedding::Pooling;
 use crate::error::BackendError;
 use crate::text::TokenId;
 
@@ -189,6 +190,8 @@ pub struct Capabilities {
     pub truncate: bool,
     /// [`ModelRunner::snapshot`] and [`ModelRunner::restore`] work.
     pub snapshot: bool,
+    /// Numbers in the vectors that [`ModelRunner::embed`] gives; `None`: it gives none.
+    pub embedding_width: Option<u32>,
 }
 
 /// Bytes as the engine itself counts them. Absent figures are `None`, never 0.
@@ -288,6 +291,18 @@ pub trait ModelRunner {
     /// # Errors
     /// [`BackendError::Unsupported`] without the capability, [`BackendError::InvalidRequest`] for foreign bytes.
     fn restore(&mut self, seq: SeqId, snapshot: &SequenceSnapshot) -> Result<(), BackendError>;
+
+    /// The pooled states of a text after the last layer and its norm, `[embedding_width]` f32, not normalised. `tokens` are
+    /// 1 to [`Capabilities::context_length`] ids of the vocabulary. Touches no sequence; a step may be in flight meanwhile,
+    /// and logits that were collected stay.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] without the capability, [`BackendError::InvalidRequest`] for tokens that are not as
+    /// said, [`BackendError::Engine`] if the library failed.
+    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
+        let feature = format!("embeddings of {} tokens, pooled by {}", tokens.len(), pooling.name()).into();
+        Err(BackendError::Unsupported { feature, backend: "chosen".into() })
+    }
 
     /// Tokens held for `seq` (0 if unknown), steps in flight included.
     fn sequence_len(&self, seq: SeqId) -> u32;

@@ -42,6 +42,8 @@ pub(crate) struct Context {
     n_vocab: usize,
     /// Rows of logits that the last decode left.
     n_outputs: usize,
+    /// Whether every row of a batch leaves its state.
+    gives_states: bool,
     buffers: Buffers,
     /// Dropped after the context (see `Drop`), so that the model outlives it.
     model: Arc<Model>,
@@ -77,6 +79,7 @@ impl Context {
             settings,
             n_vocab,
             n_outputs: 0,
+            gives_states: false,
             buffers,
             model,
             _one_thread: PhantomData,
@@ -219,6 +222,36 @@ impl Context {
         // SAFETY: the library keeps one row of `n_vocab` floats per output of the last batch, contiguous and in batch
         // order, until the next decode, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(pointer, self.n_outputs * self.n_vocab) }
+    }
+
+    /// From now on every row leaves its state after the last norm. All rows of a batch count as outputs then, so each has to
+    /// be pushed as one.
+    pub(crate) fn give_states(&mut self) {
+        // SAFETY: a live context on its own thread; without pooling, each output has a state of its own.
+        unsafe { sys::llama_set_embeddings(self.pointer.as_ptr(), true) };
+        self.gives_states = true;
+    }
+
+    /// Numbers in a state.
+    pub(crate) fn state_width(&self) -> usize {
+        // SAFETY: a live model.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.model.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// States of the batch decoded last, `[n_outputs, state_width]` f32 in the order of its rows; empty if it failed. Waits
+    /// for the device.
+    pub(crate) fn states(&self) -> &[f32] {
+        if self.n_outputs == 0 || !self.gives_states {
+            return &[];
+        }
+        // SAFETY: a live context on its own thread.
+        let pointer = unsafe { sys::llama_get_embeddings(self.pointer.as_ptr()) };
+        if pointer.is_null() {
+            return &[];
+        }
+        // SAFETY: without pooling the library keeps one state per output of the last batch, contiguous and in batch order,
+        // until the next decode, which needs `&mut self`.
+        unsafe { std::slice::from_raw_parts(pointer, self.n_outputs * self.state_width()) }
     }
 
     /// Waits until the device has finished.

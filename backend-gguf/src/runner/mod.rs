@@ -1,6 +1,7 @@
 //! llama.cpp as a [`ModelRunner`]: one context, several sequences, one step at a time.
 
 mod check;
+mod embedder;
 #[cfg(test)]
 mod tests;
 
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use duet_core::text::TokenId;
 use duet_core::{
-    BackendError, Capabilities, MemoryReport, ModelRunner, ProductTiming, ProductWork, SeqId,
+    BackendError, Capabilities, MemoryReport, ModelRunner, Pooling, ProductTiming, ProductWork, SeqId,
     SequenceSnapshot, StepId, StepOutput, StepPlan,
 };
 
@@ -17,6 +18,7 @@ use crate::passes::{CallLimits, is_full, n_passes_of_equal_rows, tokens};
 use crate::raw::{Batch, BatchRow, Context, DecodeError, ModelFacts, Products, RawLoop};
 use crate::snapshot::{DIGEST, SnapshotKey};
 use check::{invalid, unsupported};
+use embedder::Embedder;
 
 /// Where the logits of the newest step lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct GgufRunner {
     in_flight: Option<(StepId, Logits)>,
     /// Split KV: llama.cpp copies a fork's cells at the next decode, not at once.
     copy_pending: bool,
+    /// Made by the first text whose vector is wanted.
+    embedder: Option<Embedder>,
 }
 
 impl GgufRunner {
@@ -74,6 +78,7 @@ impl GgufRunner {
             n_holders: settings.n_holders,
             truncate: !facts.recurrent && !windowed,
             snapshot: true,
+            embedding_width: u32::try_from(context.state_width()).ok().filter(|width| *width > 0),
         };
         Self {
             capabilities,
@@ -95,6 +100,7 @@ impl GgufRunner {
             n_passes: 0,
             in_flight: None,
             copy_pending: false,
+            embedder: None,
             context,
         }
     }
@@ -315,6 +321,16 @@ impl ModelRunner for GgufRunner {
         Ok(())
     }
 
+    /// In a context of its own, whose cells and buffers the first text pays for.
+    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
+        self.may_embed(tokens)?;
+        let embedder = match self.embedder.take() {
+            Some(embedder) => embedder,
+            None => Embedder::new(&self.context, self.capabilities.context_length)?,
+        };
+        self.embedder.insert(embedder).embed(tokens, pooling)
+    }
+
     fn sequence_len(&self, seq: SeqId) -> u32 {
         self.cells.len(seq.0)
     }
@@ -330,11 +346,12 @@ impl ModelRunner for GgufRunner {
     fn memory(&self) -> MemoryReport {
         let model = self.context.model();
         let (weights, buffers) = (model.buffers().model, self.context.buffers());
+        let second = self.embedder.as_ref().map(Embedder::buffers).unwrap_or_default();
         let known = |bytes: u64| (bytes > 0).then_some(bytes);
         MemoryReport {
             weights_bytes: known(weights).or_else(|| known(model.safe().size())),
-            kv_bytes: known(buffers.cache),
-            compute_bytes: known(buffers.compute + buffers.output),
+            kv_bytes: known(buffers.cache + second.cache),
+            compute_bytes: known(buffers.compute + buffers.output + second.compute + second.output),
             peak_bytes: None,
         }
     }

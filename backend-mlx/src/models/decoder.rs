@@ -72,6 +72,11 @@ impl Decoder {
         self.head.forward(&normed)?.cast(ElementType::F32)
     }
 
+    /// States `[n, hidden]` in f32 of rows `[n, hidden]` of the residual stream: what the head sees.
+    pub(crate) fn states(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.normed(hidden, &self.norm)?.cast(ElementType::F32)?.contiguous()
+    }
+
     /// Bytes of weights that a pass over one token reads.
     pub(crate) fn bytes_per_token(&self) -> usize {
         let layers = self.layers.iter().map(|layer| {

@@ -13,8 +13,8 @@ mod tests;
 use std::collections::VecDeque;
 
 use duet_core::{
-    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, ProductTiming, ProductWork,
-    SeqId, SequenceSnapshot, StepId, StepOutput, StepPlan, Want,
+    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, Pooler, Pooling, ProductTiming,
+    ProductWork, SeqId, SequenceSnapshot, StepId, StepOutput, StepPlan, Want,
 };
 
 use crate::cache::CacheShape;
@@ -68,6 +68,7 @@ impl MlxRunner {
             n_holders: n_holders(limits.kv_tokens),
             truncate: true,
             snapshot: true,
+            embedding_width: u32::try_from(decoder.config.hidden_size).ok(),
         };
         let n_ids = capabilities.max_sequences + capabilities.n_holders;
         let sequences = Sequences::new(n_ids as usize, decoder.layers.len(), cache);
@@ -153,6 +154,24 @@ impl MlxRunner {
         let pending = PendingStep::new(plan, &self.decoder, &step, &hidden, &mut self.sequences)?;
         tensor::async_eval(pending.outputs().chain(self.sequences.tensors_without_output(plan)))?;
         Ok(pending)
+    }
+
+    /// The states of a text, into `pooler`; over a cache that is thrown away.
+    fn states(&mut self, tokens: &[u32], pooler: &mut Pooler) -> Result<(), MlxError> {
+        let mut cache = self.sequences.fresh_cache();
+        let mut position = 0;
+        for chunk in tokens.chunks(self.capabilities.max_step_tokens as usize) {
+            let n = chunk.len();
+            let step = self.decoder.step(vec![crate::models::StepRow { start: 0, n, position }]);
+            cache.make_room(n)?;
+            let ids = Tensor::from_u32(chunk, &[n]);
+            let hidden = self.decoder.hidden(&ids, &step, &mut [&mut cache])?;
+            let states = self.decoder.states(&hidden)?;
+            tensor::eval([&states])?;
+            pooler.push(states.as_f32()?);
+            position += n;
+        }
+        self.clean_up(position)
     }
 
     fn clean_up(&mut self, n_tokens: usize) -> Result<(), MlxError> {
@@ -262,6 +281,20 @@ impl ModelRunner for MlxRunner {
             true => Ok(()),
             false => Err(invalid("the snapshot is not of this model, engine and KV type")),
         }
+    }
+
+    fn embed(&mut self, tokens: &[u32], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
+        let (n, context_length) = (tokens.len(), self.capabilities.context_length as usize);
+        if n == 0 || n > context_length {
+            return Err(invalid(format!("a text of {n} tokens; it may have 1 to {context_length}")));
+        }
+        let n_vocab = self.decoder.config.vocab_size;
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= n_vocab) {
+            return Err(invalid(format!("token id {id} is outside the vocabulary of {n_vocab}")));
+        }
+        let mut pooler = Pooler::new(pooling, self.decoder.config.hidden_size);
+        on_stream(|_| self.states(tokens, &mut pooler)).map_err(engine_error("embedding"))?;
+        Ok(pooler.finish())
     }
 
     fn sequence_len(&self, seq: SeqId) -> u32 {

@@ -37,6 +37,11 @@ impl Sequences {
         Sequence { cache: SequenceCache::new(self.n_layers, self.shape), last: None }
     }
 
+    /// A cache of no sequence.
+    pub(super) fn fresh_cache(&self) -> SequenceCache {
+        self.empty().cache
+    }
+
     /// Tokens of `seq`; 0 if it does not exist.
     pub(super) fn len(&self, seq: SeqId) -> usize {
         self.get(seq).map_or(0, |sequence| sequence.cache.len())

@@ -14,7 +14,7 @@ use duet_core::text::{EncodeOptions, TokenId, Tokenizer};
 use duet_core::{
     BackendError, BackendInfo, Capabilities, Constraint, ConstraintError, ConstraintSpec, EngineLoad,
     EngineSettings, GenerationStream, Health, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo,
-    LoadedModel, MemoryReport, Probe, RunnerJob,
+    LoadedModel, MemoryReport, Pooling, Probe, RunnerJob,
 };
 use serde_json::Value;
 
@@ -220,6 +220,7 @@ impl InferenceBackend for RemoteServer {
             n_holders: 0,
             truncate: false,
             snapshot: false,
+            embedding_width: None,
         };
         Ok(Arc::new(RemoteModel { info, capabilities, tokenizer: spec.tokenizer }))
     }
@@ -259,6 +260,14 @@ impl LoadedModel for RemoteModel {
 
     fn generate(&self, _request: GenerateRequest) -> Result<GenerationStream, BackendError> {
         Err(self.unsupported("a stream of token ids"))
+    }
+
+    async fn embed(
+        &self,
+        _texts: Vec<Vec<TokenId>>,
+        _pooling: Pooling,
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        Err(self.unsupported("embeddings"))
     }
 
     async fn run_exclusive(&self, _job: RunnerJob) -> Result<(), BackendError> {

@@ -4,6 +4,7 @@
 //! on its engine's thread, in [`worker`]; what other threads may read of it are the atomics in [`Shared`].
 
 mod drain;
+mod embedding;
 mod fingerprint;
 mod generation;
 mod prefixes;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
+use embedding::EmbeddingJob;
 pub(crate) use generation::StreamControl;
 use generation::Submission;
 pub use thread::EngineThread;
@@ -27,11 +29,12 @@ use worker::{Message, ModelWorker, Post};
 
 use crate::backend::{EngineLoad, Health, LoadProgress, LoadSpec, LoadedInfo, LoadedModel, RunnerJob};
 use crate::constraint::{Constraint, ConstraintCompiler, ConstraintError, ConstraintSpec};
+use crate::embedding::Pooling;
 use crate::error::BackendError;
 use crate::request::GenerateRequest;
 use crate::runner::{Capabilities, MemoryReport, ModelRunner};
 use crate::stream::GenerationStream;
-use crate::text::Tokenizer;
+use crate::text::{TokenId, Tokenizer};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EngineState {
@@ -234,6 +237,18 @@ impl Engine {
         }
     }
 
+    fn check_ids(&self, param: &'static str, ids: &[TokenId]) -> Result<(), BackendError> {
+        let n_vocab = self.tokenizer.vocab_size();
+        match ids.iter().find(|id| **id >= n_vocab) {
+            Some(id) => {
+                let message = format!("token id {id} is outside the vocabulary of {n_vocab}");
+                Err(BackendError::invalid(param, message))
+            }
+            None if ids.is_empty() => Err(BackendError::invalid(param, format!("the {param} has no tokens"))),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, request: &mut GenerateRequest) -> Result<(), BackendError> {
         if self.shared.state() != EngineState::Running {
             return Err(self.gone());
@@ -250,18 +265,13 @@ impl Engine {
         if request.max_tokens == 0 && !scores_only {
             return Err(BackendError::invalid("max_tokens", "max_tokens must be at least 1"));
         }
-        let n_vocab = self.tokenizer.vocab_size();
-        if let Some(id) = request.prompt.iter().find(|id| **id >= n_vocab) {
-            let message = format!("token id {id} is outside the vocabulary of {n_vocab}");
-            return Err(BackendError::invalid("prompt", message));
-        }
-        if let Some(id) = request.script.iter().flat_map(|ids| ids.iter()).find(|id| **id >= n_vocab) {
-            let message = format!("token id {id} of the script is outside the vocabulary of {n_vocab}");
-            return Err(BackendError::invalid("script", message));
+        self.check_ids("prompt", &request.prompt)?;
+        if let Some(script) = request.script.as_ref().filter(|ids| !ids.is_empty()) {
+            self.check_ids("script", script)?;
         }
         request
             .sampling
-            .validate(n_vocab)
+            .validate(self.tokenizer.vocab_size())
             .map_err(|error| BackendError::invalid(error.param, error.message.clone()))?;
         // A ceiling, not a promise: a full window ends with `length`.
         request.max_tokens = request.max_tokens.min((context_length - n_prompt_tokens) as u32);
@@ -308,6 +318,24 @@ impl LoadedModel for Engine {
         let submission = Submission { request, events, control, received };
         self.send(Message::Generate(Box::new(submission)))?;
         Ok(stream)
+    }
+
+    async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError> {
+        if self.capabilities.embedding_width.is_none() {
+            let backend = self.info.backend.into();
+            return Err(BackendError::Unsupported { feature: "embeddings".into(), backend });
+        }
+        let context_length = self.capabilities.context_length.min(self.capabilities.kv_tokens) as usize;
+        for text in &texts {
+            self.check_ids("input", text)?;
+            if text.len() > context_length {
+                let n_prompt_tokens = text.len();
+                return Err(BackendError::ContextLengthExceeded { n_prompt_tokens, context_length });
+            }
+        }
+        let (answer, vectors) = oneshot::channel();
+        self.send(Message::Embed(EmbeddingJob::new(texts, pooling, answer)))?;
+        vectors.await.map_err(|_| self.gone())?
     }
 
     async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {

@@ -7,6 +7,7 @@ use super::info::{
 };
 use super::windows::{self, Period};
 use super::{ModelFileError, quantization};
+use crate::embedding::Pooling;
 
 /// As in llama.cpp, which stops the process beyond it.
 const MAX_LAYERS: u32 = 512;
@@ -58,6 +59,13 @@ pub(super) fn describe(file: &GgufFile) -> Result<ModelInfo, ModelFileError> {
         bos_token_id: meta.u32("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: eos_ids(meta)?,
         generation_defaults: generation_defaults(meta)?,
+        // Other numbers: none, and that of rerankers.
+        pooling: match keys.u32("pooling_type")? {
+            Some(1) => Some(Pooling::Mean),
+            Some(2) => Some(Pooling::First),
+            Some(3) => Some(Pooling::Last),
+            _ => None,
+        },
         split: totals.split,
         file_bytes: file.file_bytes(),
         weight_bytes: totals.bytes,

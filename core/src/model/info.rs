@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::embedding::Pooling;
+
 /// How a model lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelFormat {
@@ -82,6 +84,8 @@ pub struct ModelInfo {
     pub eos_token_ids: Vec<u32>,
     /// The sampling the model's author recommends.
     pub generation_defaults: GenerationDefaults,
+    /// How its author pools states into embeddings; `None`: not stated.
+    pub pooling: Option<Pooling>,
     /// How the weights divide; see [`WeightSplit`].
     pub split: WeightSplit,
     /// Bytes of all weight files on disk.

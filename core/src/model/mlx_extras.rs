@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::config::{ModelConfig, integers};
 use super::info::GenerationDefaults;
 use super::{ModelFileError, json_file};
+use crate::embedding::Pooling;
 
 const MAX_TEMPLATE_BYTES: u64 = 4 << 20;
 /// Added tokens make some of these files large.
@@ -19,6 +20,7 @@ pub(super) struct Extras {
     pub(super) bos_token_id: Option<u32>,
     pub(super) eos_token_ids: Vec<u32>,
     pub(super) generation_defaults: GenerationDefaults,
+    pub(super) pooling: Option<Pooling>,
 }
 
 impl Extras {
@@ -50,6 +52,7 @@ impl Extras {
             bos_token_id: bos,
             eos_token_ids,
             generation_defaults: generation_defaults(&generation),
+            pooling: pooling(dir)?,
         })
     }
 }
@@ -64,6 +67,19 @@ fn generation_defaults(generation: &Value) -> GenerationDefaults {
         min_p: f32("min_p"),
         repetition_penalty: f32("repetition_penalty"),
     }
+}
+
+/// As sentence-transformers writes it down. Ways of pooling that are not ours count as not stated.
+fn pooling(dir: &Path) -> Result<Option<Pooling>, ModelFileError> {
+    let path = dir.join("1_Pooling").join("config.json");
+    let Some(config) = json_file::read_object(&path, MAX_GENERATION_CONFIG_BYTES)? else { return Ok(None) };
+    let modes = [
+        ("pooling_mode_mean_tokens", Pooling::Mean),
+        ("pooling_mode_lasttoken", Pooling::Last),
+        ("pooling_mode_cls_token", Pooling::First),
+    ];
+    let on = |name: &str| config.get(name).and_then(Value::as_bool) == Some(true);
+    Ok(modes.into_iter().find(|(name, _)| on(name)).map(|(_, pooling)| pooling))
 }
 
 /// chat_template.jinja, else the field of chat_template.json, else that of tokenizer_config.json.

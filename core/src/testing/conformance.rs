@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::requests;
+use super::{embeddings, requests};
 use crate::backend::{Health, LoadedModel};
 use crate::error::BackendError;
 use crate::event::{FinishReason, Finished, GenerationEvent, StopCause, TokenEvent};
@@ -128,6 +128,7 @@ where
     cancelled_while_queued(m).await;
     requests::constrained_output_keeps_to_its_form(m).await;
     requests::prompts_are_scored(m, tolerance).await;
+    embeddings::embeddings(m, tolerance).await;
     runner_checks(m, tolerance).await;
     let narrow = load(1, 1).await;
     full_queue_is_overloaded(narrow.as_ref()).await;

@@ -13,6 +13,7 @@ use crate::backend::{
     BackendInfo, DeviceInfo, EngineSettings, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo,
     LoadedModel, Probe,
 };
+use crate::embedding::{Pooler, Pooling};
 use crate::engine::{Engine, EngineThread};
 use crate::error::BackendError;
 use crate::model::{
@@ -164,6 +165,7 @@ pub struct FakeRunner {
     n_cells: u64,
 }
 
+const EMBEDDING_WIDTH: usize = 10;
 const N_VOCAB: usize = ByteTokenizer::VOCAB as usize;
 
 impl FakeRunner {
@@ -182,6 +184,7 @@ impl FakeRunner {
             n_holders: config.n_holders,
             truncate: true,
             snapshot: true,
+            embedding_width: Some(EMBEDDING_WIDTH as u32),
         };
         Self {
             config,
@@ -377,6 +380,25 @@ impl ModelRunner for FakeRunner {
         Ok(())
     }
 
+    /// A token's state are numbers from a hash of all tokens up to it.
+    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
+        let mut pooler = Pooler::new(pooling, EMBEDDING_WIDTH);
+        let mut hasher = DefaultHasher::new();
+        for id in tokens {
+            if *id as usize >= N_VOCAB {
+                return Err(BackendError::invalid("input", format!("no token {id}")));
+            }
+            id.hash(&mut hasher);
+            let hash = hasher.finish();
+            let state = |at: usize| (hash.rotate_left(6 * at as u32) as u8) as f32 / 128.0 - 1.0;
+            pooler.push(&std::array::from_fn::<f32, EMBEDDING_WIDTH, _>(state));
+        }
+        match tokens {
+            [] => Err(BackendError::invalid("input", "no tokens")),
+            _ => Ok(pooler.finish()),
+        }
+    }
+
     fn sequence_len(&self, seq: SeqId) -> u32 {
         self.sequences.get(&seq).map_or(0, |sequence| sequence.tokens.len() as u32)
     }
@@ -501,6 +523,7 @@ pub fn fake_model_info() -> ModelInfo {
         bos_token_id: Some(ByteTokenizer::BOS),
         eos_token_ids: vec![ByteTokenizer::EOS, ByteTokenizer::IM_END],
         generation_defaults: GenerationDefaults::default(),
+        pooling: None,
         split: WeightSplit::default(),
         file_bytes: 4000,
         weight_bytes: 4000,

@@ -1,6 +1,7 @@
 //! For tests of every crate: a fake engine with nothing to load, and the conformance suite that every engine passes.
 
 pub mod conformance;
+mod embeddings;
 mod fake_runner;
 mod fake_tokenizer;
 mod gguf_writer;

@@ -161,6 +161,7 @@ pub(crate) const ROUTES: &[Route] = &[
         &[ErrorCode::ModelNotFound],
         "One model, by name or alias",
     ),
+    post(Endpoint::Embeddings, Body::Json("Embeddings"), MODEL_ERRORS, "Vectors of texts"),
     post(Endpoint::Tokenize, Body::Json("Tokenized"), MODEL_ERRORS, "The tokens of a text"),
     post(Endpoint::Detokenize, Body::Json("Detokenized"), MODEL_ERRORS, "The text of tokens"),
     post(Endpoint::ApplyTemplate, Body::Json("Templated"), MODEL_ERRORS, "The prompt that messages become"),

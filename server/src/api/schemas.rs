@@ -33,6 +33,14 @@ pub(super) fn components() -> Value {
         "ResponseEvent": object(json!({"type": {"type": "string"}, "sequence_number": {"type": "integer"}})),
         "Deleted": object(json!({"id": {"type": "string"}, "deleted": {"type": "boolean"}})),
         "ItemList": object(json!({"object": {"const": "list"}, "data": {"type": "array", "items": {"type": "object"}}})),
+        "Embeddings": object(json!({
+            "object": {"const": "list"}, "model": {"type": "string"},
+            "data": {"type": "array", "items": object(json!({
+                "object": {"const": "embedding"}, "index": {"type": "integer"},
+                "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]},
+            }))},
+            "usage": object(json!({"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}})),
+        })),
         "Tokenized": object(json!({
             "tokens": {"type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/TokenId"}, {
                 "type": "object", "required": ["id", "piece"],

@@ -17,6 +17,7 @@ use crate::replay::ReplayScript;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use duet_core::Pooling;
 use duet_core::backend::{DiskTierSpec, WeightsMode};
 use duet_core::model::memory::KvType;
 use duet_core::registry::EngineChoice;
@@ -111,6 +112,8 @@ pub struct ModelConfig {
     pub tool_parser: &'static str,
     /// How it marks its thinking, in the same way.
     pub reasoning_parser: &'static str,
+    /// How states become an embedding; `None`: as the model says, else their mean.
+    pub pooling: Option<Pooling>,
     /// Requests that may wait for this model, while it loads and afterwards.
     pub max_queue: usize,
     /// Sampling where the request says nothing.

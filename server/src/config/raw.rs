@@ -110,6 +110,8 @@ pub struct RawModel {
     pub tool_parser: Option<String>,
     /// How it marks its thinking: "auto", "none" or a family's name.
     pub reasoning_parser: Option<String>,
+    /// How states become an embedding: "mean", "last" or "cls".
+    pub pooling: Option<String>,
     /// Further names of the model.
     pub aliases: Option<Vec<String>>,
     /// Requests that may wait for this model, instead of `server.max_queue`.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use duet_core::Pooling;
 use duet_core::backend::{DiskTierSpec, WeightsMode};
 use duet_core::model::memory::KvType;
 use duet_core::registry::EngineChoice;
@@ -165,6 +166,11 @@ fn check_model(name: &str, raw: &RawModel, max_queue: u64) -> Result<ModelConfig
         prefix_cache: raw.prefix_cache.unwrap_or(true),
         tool_parser: parser(&key("tool_parser"), raw.tool_parser.as_deref(), &Family::NAMES)?,
         reasoning_parser: parser(&key("reasoning_parser"), raw.reasoning_parser.as_deref(), &Tags::NAMES)?,
+        pooling: raw
+            .pooling
+            .as_deref()
+            .map(|word| one_of(&key("pooling"), word, &Pooling::NAMES))
+            .transpose()?,
         max_queue: usize::try_from(max_queue).unwrap_or(usize::MAX),
         sampling,
     })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use duet_core::Pooling;
 use duet_core::backend::{Health, LoadedModel};
 use duet_core::registry::TextAssets;
 use sha2::{Digest, Sha256};
@@ -44,6 +45,11 @@ impl Resident {
         let (calls, reasoning) = (calls.unwrap_or(Setting::Auto), reasoning.unwrap_or(Setting::Auto));
         let speech = Speech::new(template, assets.tokenizer.as_ref(), calls, reasoning);
         Self { config, described, model, assets, fingerprint, metrics, cache_bytes, speech }
+    }
+
+    /// How its states become an embedding: as the settings say, else the model, else their mean.
+    pub(crate) fn pooling(&self) -> Pooling {
+        self.config.pooling.or(self.described.info.pooling).unwrap_or(Pooling::Mean)
     }
 
     pub(crate) fn is_crashed(&self) -> bool {

@@ -8,6 +8,7 @@ const TEXT: Endpoints = Endpoints::of(&[Endpoint::Text]);
 /// Both routes of OpenAI's that generate.
 pub(super) const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 
+const EMBEDDINGS: Endpoints = Endpoints::of(&[Endpoint::Embeddings]);
 const TOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Tokenize]);
 const DETOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Detokenize]);
 /// Routes where the only configured model need not be named.
@@ -28,6 +29,7 @@ const SEED: Kind = Kind::Integer(i64::MIN as i128, u64::MAX as i128);
 pub(super) const ROWS: &[&[Parameter]] = &[
     INPUT,
     TEXTS,
+    VECTORS,
     LENGTH,
     SAMPLING,
     PENALTIES,
@@ -138,6 +140,37 @@ const TEXTS: &[Parameter] = &[
     )
     .tested(TOKENS_TEST),
     row("tokens", DETOKENIZE, Group::Input, Kind::Ids(1 << 20), REQUIRED, "the tokens"),
+];
+
+const VECTORS: &[Parameter] = &[
+    row("model", EMBEDDINGS, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
+    row(
+        "input",
+        EMBEDDINGS,
+        Group::Input,
+        PROMPT,
+        REQUIRED,
+        "what vectors are wanted of; in a list, one each",
+    ),
+    row(
+        "encoding_format",
+        EMBEDDINGS,
+        Group::Output,
+        Kind::Word(&["float", "base64"]),
+        "float",
+        "JSON numbers, or base64 of little-endian single floats",
+    )
+    .tested("vectors_are_cut_and_encoded_as_asked"),
+    row(
+        "dimensions",
+        EMBEDDINGS,
+        Group::Output,
+        Kind::Integer(1, U32),
+        "the model's width",
+        "so many of a vector's first numbers, brought back to unit length",
+    )
+    .tested("vectors_are_cut_and_encoded_as_asked"),
+    row("user", EMBEDDINGS, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
 ];
 
 const LENGTH: &[Parameter] = &[

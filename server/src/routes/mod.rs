@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod messages;
 pub(crate) mod metrics;

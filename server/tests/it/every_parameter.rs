@@ -108,6 +108,7 @@ const TESTS: &[&str] = &[
     include_str!("errors.rs"),
     include_str!("tools.rs"),
     include_str!("tokens.rs"),
+    include_str!("embeddings.rs"),
     include_str!("messages.rs"),
     include_str!("responses.rs"),
 ];

@@ -2,6 +2,7 @@
 
 mod api_page;
 mod cache;
+mod embeddings;
 mod error_families;
 mod error_rows;
 mod errors;

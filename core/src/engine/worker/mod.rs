@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::drain::DrainRate;
+use super::embedding::EmbeddingJob;
 use super::generation::{Generation, Submission};
 use super::prefixes::Prefixes;
 use super::scheduler::{ANSWER_RESERVE, CatchUp, Scheduler, SchedulerSettings, Ticket};
@@ -34,6 +35,8 @@ pub(super) enum Message {
     Fetched(u64, Result<Arc<SequenceSnapshot>, FetchError>),
     /// A job that wants the runner for itself.
     Exclusive(RunnerJob, oneshot::Sender<()>),
+    /// Texts whose vectors are wanted, already checked.
+    Embed(EmbeddingJob),
     /// End everything and free the model; the answer comes when it is freed.
     Shutdown(Option<oneshot::Sender<()>>),
 }
@@ -62,6 +65,7 @@ pub(super) struct ModelWorker<R> {
     n_tickets: u64,
     pipeline: Pipeline,
     exclusive: VecDeque<(RunnerJob, oneshot::Sender<()>)>,
+    embeddings: VecDeque<EmbeddingJob>,
     shutdown: Option<Option<oneshot::Sender<()>>>,
     // Lives as long as the worker, so that a step allocates nothing.
     catch_ups: Vec<CatchUp>,
@@ -97,6 +101,7 @@ impl<R: ModelRunner> ModelWorker<R> {
             departed: (0..n).map(|_| None).collect(),
             n_tickets: 0,
             exclusive: VecDeque::new(),
+            embeddings: VecDeque::new(),
             shutdown: None,
             catch_ups: Vec::new(),
             runner: Some(runner),
@@ -113,6 +118,7 @@ impl<R: ModelRunner> ModelWorker<R> {
                 Ok(Message::Generate(submission)) => self.enqueue(*submission),
                 Ok(Message::Fetched(key, result)) => self.fetched(key, result),
                 Ok(Message::Exclusive(job, done)) => self.exclusive.push_back((job, done)),
+                Ok(Message::Embed(job)) => self.embeddings.push_back(job),
                 Ok(Message::Shutdown(done)) => self.shutdown = Some(done),
                 Err(std::sync::mpsc::TryRecvError::Empty) => return,
                 // The last handle is gone without a word: nobody can be waiting for an answer either.
@@ -254,6 +260,18 @@ impl<R: ModelRunner> ModelWorker<R> {
         self.shared.set_drain_interval(self.drain.interval());
     }
 
+    /// Evaluates one text for its vector. `false`: nobody wants any.
+    fn embed(&mut self) -> bool {
+        let Some(mut job) = self.embeddings.pop_front() else { return false };
+        let n_tokens = job.step(self.runner());
+        self.shared.n_prompt_tokens.fetch_add(n_tokens as u64, Ordering::Relaxed);
+        if !job.is_over() {
+            // In turns, so that a short request does not wait for a long one.
+            self.embeddings.push_back(job);
+        }
+        true
+    }
+
     fn run_exclusive(&mut self) {
         let runner = self.runner.as_mut().expect("as in runner()");
         self.prefixes.clear(runner);
@@ -303,7 +321,8 @@ impl<R: ModelRunner> ModelWorker<R> {
                     self.shared.n_waiting.fetch_sub(1, Ordering::AcqRel);
                     submission.fail(error());
                 }
-                Message::Exclusive(..) | Message::Fetched(..) => {} // the dropped answer tells
+                // The dropped answer tells.
+                Message::Exclusive(..) | Message::Embed(_) | Message::Fetched(..) => {}
                 Message::Shutdown(done) => {
                     if let Some(done) = done {
                         let _ = done.send(());
@@ -312,6 +331,7 @@ impl<R: ModelRunner> ModelWorker<R> {
             }
         }
         self.exclusive.clear();
+        self.embeddings.clear();
     }
 }
 
@@ -329,12 +349,13 @@ impl<R: ModelRunner> Worker for ModelWorker<R> {
         } // else let the running ones end first
         self.serve_followers();
         let all_went_well = self.fill_pipeline();
+        let embedded = self.embed();
         if !self.pipeline.is_empty() {
             self.collect();
             self.publish();
             return Tick::Busy;
         }
-        if !all_went_well {
+        if !all_went_well || embedded {
             return Tick::Busy;
         }
         if !self.exclusive.is_empty() && self.scheduler.n_running() == 0 {

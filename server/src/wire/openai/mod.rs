@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completion;
+pub(crate) mod embeddings;
 pub(crate) mod logprobs;
 pub(crate) mod message;
 pub(crate) mod models;

@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use crate::config::ModelConfig;
 use crate::error::ApiError;
 use crate::models::{Described, ModelEntry, Phase};
+use crate::reasoning::Tags;
 
 /// One model of `GET /v1/models`.
 #[derive(Serialize)]
@@ -69,6 +71,8 @@ struct Capabilities {
     streaming: bool,
     logprobs: bool,
     tools: bool,
+    /// Whether it thinks before it answers.
+    reasoning: bool,
     structured_output: bool,
     vision: bool,
     embeddings: bool,
@@ -103,7 +107,7 @@ impl ModelObject {
             max_output_tokens: context,
             limit: Limit { context, output: context },
             meta: described.zip(context).map(|(described, context)| meta(described, context)),
-            capabilities: capabilities(&phase),
+            capabilities: capabilities(&phase, &entry.config),
             plan: described.map(|described| described.plan.reason.clone()),
             load_progress: match &phase {
                 Phase::Loading(loading) => Some(loading.progress.load(Ordering::Relaxed) as f32 / 1000.0),
@@ -161,7 +165,7 @@ fn meta(described: &Described, context: u32) -> Meta {
     }
 }
 
-fn capabilities(phase: &Phase) -> Capabilities {
+fn capabilities(phase: &Phase, config: &ModelConfig) -> Capabilities {
     let described = phase.described();
     let chat = match phase {
         Phase::Ready(resident) => resident.assets.template.is_ok(),
@@ -174,16 +178,35 @@ fn capabilities(phase: &Phase) -> Capabilities {
         }
         _ => (described.map(|d| d.plan.parallel), described.map(|d| d.plan.kv_tokens)),
     };
+    let (tools, reasoning) = speech(phase, config);
     Capabilities {
         chat,
         completions: true,
         streaming: true,
         logprobs: true,
-        tools: false,
-        structured_output: false,
+        tools: chat && tools,
+        reasoning: chat && reasoning,
+        structured_output: true,
         vision: false,
-        embeddings: false,
+        embeddings: match phase {
+            Phase::Ready(resident) => resident.model.capabilities().embedding_width.is_some(),
+            // Each engine gives them for every model that it can load.
+            other => other.described().is_some(),
+        },
         max_sequences,
         kv_tokens,
     }
+}
+
+/// Whether it calls tools, and whether it thinks: as it does when it is loaded, else what its header lets expect.
+fn speech(phase: &Phase, config: &ModelConfig) -> (bool, bool) {
+    if let Phase::Ready(resident) = phase {
+        return (resident.speech.calls.is_some(), resident.speech.reasoning.is_some());
+    }
+    let template = phase.described().and_then(|described| described.info.chat_template.as_deref());
+    let reasoning = match config.reasoning_parser {
+        "auto" => template.is_some_and(|source| Tags::of_template(source).is_some()),
+        name => name != "none",
+    };
+    (config.tool_parser != "none", reasoning)
 }

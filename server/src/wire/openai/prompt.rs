@@ -38,9 +38,17 @@ impl PromptField {
     /// # Errors
     /// `invalid_value` for an empty list, too many prompts, or a mixture.
     pub(crate) fn prompts(self) -> Result<Vec<Prompt>, ApiError> {
+        self.named("prompt")
+    }
+
+    /// As [`PromptField::prompts`], for a field of another name.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn named(self, name: &str) -> Result<Vec<Prompt>, ApiError> {
         let Self(items, is_list) = self;
         if items.is_empty() {
-            return Err(ApiError::invalid("prompt", "`prompt` must not be an empty list"));
+            return Err(ApiError::invalid(name, format!("`{name}` must not be an empty list")));
         }
         if items.iter().all(|item| matches!(item, Item::Id(_))) {
             let ids =
@@ -49,23 +57,22 @@ impl PromptField {
         }
         if items.len() > MOST_PROMPTS {
             let message =
-                format!("`prompt` has {} prompts, more than the limit of {MOST_PROMPTS}", items.len());
-            return Err(ApiError::invalid("prompt", message));
+                format!("`{name}` has {} entries, more than the limit of {MOST_PROMPTS}", items.len());
+            return Err(ApiError::invalid(name, message));
         }
         let texts = matches!(items[0], Item::Text(_));
         let prompt = |(index, item): (usize, Item)| match item {
             Item::Text(text) if texts => Ok(Prompt::Text(text)),
             Item::Ids(ids) if !texts && !ids.is_empty() => Ok(Prompt::Ids(ids)),
             Item::Ids(ids) if ids.is_empty() => Err(ApiError::invalid(
-                format!("prompt[{index}]"),
-                "a prompt must not be an empty list of token ids",
+                format!("{name}[{index}]"),
+                format!("`{name}[{index}]` must not be an empty list of token ids"),
             )),
             _ => {
-                let message = "`prompt` must be all strings, all token ids, or all lists of token ids";
-                Err(ApiError::invalid(
-                    if is_list { format!("prompt[{index}]") } else { "prompt".into() },
-                    message,
-                ))
+                let message =
+                    format!("`{name}` must be all strings, all token ids, or all lists of token ids");
+                let at = if is_list { format!("{name}[{index}]") } else { name.to_owned() };
+                Err(ApiError::invalid(at, message))
             }
         };
         items.into_iter().enumerate().map(prompt).collect()

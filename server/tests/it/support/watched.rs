@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use duet_core::GenerationStream;
 use duet_core::backend::{EngineLoad, Health, LoadedInfo, LoadedModel, RunnerJob};
 use duet_core::runner::{Capabilities, MemoryReport};
-use duet_core::text::Tokenizer;
-use duet_core::{BackendError, Constraint, ConstraintError, ConstraintSpec, GenerateRequest};
+use duet_core::text::{TokenId, Tokenizer};
+use duet_core::{BackendError, Constraint, ConstraintError, ConstraintSpec, GenerateRequest, Pooling};
 
 /// Between a test and the models.
 #[derive(Default)]
@@ -50,6 +50,10 @@ impl LoadedModel for Watched {
             Some(retry_after) => Err(BackendError::Overloaded { queue_length: 7, retry_after }),
             None => self.inner.generate(request),
         }
+    }
+
+    async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError> {
+        self.inner.embed(texts, pooling).await
     }
 
     async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {
