@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 
 use crate::api;
-use crate::auth::{self, Keys};
+use crate::auth::{self, Keys, Owner};
 use crate::error::{ApiError, ErrorCode};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
@@ -58,7 +58,9 @@ pub(crate) async fn around(State(outer): State<Arc<Outer>>, mut request: Request
     let mut response = match outer.check(route, &request) {
         Err(error) => error.into_response(),
         Ok(()) => {
+            let owner = Owner::of(outer.keys.as_deref(), request.headers());
             request.extensions_mut().insert(record.clone());
+            request.extensions_mut().insert(owner);
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(record.span().clone());
             answer.await.unwrap_or_else(|panic| panicked(panic.as_ref()).into_response())
         }
@@ -66,7 +68,7 @@ pub(crate) async fn around(State(outer): State<Arc<Outer>>, mut request: Request
     if let Some(error) = response.extensions().get::<ApiError>() {
         record.failed(error);
         if speaks_anthropic {
-            let body = error.anthropic_body(&record.id);
+            let body = error.anthropic_body(Some(&record.id));
             response.headers_mut().remove(CONTENT_LENGTH);
             *response.body_mut() = Body::from(body);
         }

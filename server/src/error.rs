@@ -213,11 +213,14 @@ impl ApiError {
         serde_json::to_vec(&Envelope { error: self }).unwrap_or_default()
     }
 
-    /// The JSON body of Anthropic's routes; in a stream the data of `event: error`.
-    pub fn anthropic_body(&self, request_id: &str) -> Vec<u8> {
+    /// The JSON body of Anthropic's routes; without `request_id` the data of `event: error` in a stream.
+    pub fn anthropic_body(&self, request_id: Option<&str>) -> Vec<u8> {
         let kind = self.code.anthropic_type();
         let error = serde_json::json!({"type": kind, "message": self.message});
-        let body = serde_json::json!({"type": "error", "error": error, "request_id": request_id});
+        let mut body = serde_json::json!({"type": "error", "error": error});
+        if let Some(id) = request_id {
+            body["request_id"] = id.into();
+        }
         serde_json::to_vec(&body).unwrap_or_default()
     }
 }

@@ -7,6 +7,10 @@ mod keys;
 
 pub use keys::Keys;
 
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
@@ -27,6 +31,27 @@ pub(crate) fn check(keys: &Keys, headers: &HeaderMap, scope: Scope) -> Result<()
             let message = format!("this API key has not the scope `{}`", keys::name(scope));
             Err(ApiError::new(ErrorCode::KeyScope, message))
         }
+    }
+}
+
+/// Whose request it is: of whoever has the same key. Without keys everybody is the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner(Option<[u8; 32]>);
+
+impl Owner {
+    /// Where there are no keys.
+    #[cfg(test)]
+    pub(crate) const EVERYBODY: Self = Self(None);
+
+    /// Of a request that has passed [`check`].
+    pub(crate) fn of(keys: Option<&Keys>, headers: &HeaderMap) -> Self {
+        Self(keys.and_then(|_| given(headers)).map(|key| Sha256::digest(key).into()))
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "the owner of a key" } else { "everybody" })
     }
 }
 

@@ -7,7 +7,6 @@ const MESSAGES: Endpoints = Endpoints::of(&[Endpoint::Messages]);
 const COUNTED: Endpoints = Endpoints::of(&[Endpoint::Messages, Endpoint::CountTokens]);
 const RESPONSES: Endpoints = Endpoints::of(&[Endpoint::Responses]);
 
-const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
 const LIST: Kind = Kind::Other { schema: r#"{"type":"array","minItems":1}"#, words: "a list" };
 const TEXT_OR_LIST: Kind =
     Kind::Other { schema: r#"{"anyOf":[{"type":"string"},{"type":"array"}]}"#, words: "text or a list" };
@@ -24,8 +23,6 @@ const ANY_CHOICE: Kind = Kind::Other {
     words: "\"auto\", \"none\", \"required\", a function or allowed tools",
 };
 const COUNT: Kind = Kind::Integer(1, u32::MAX as i128);
-const UNIT: Kind = Kind::Number(0.0, 1.0);
-const TEMPERATURE: Kind = Kind::Number(0.0, 2.0);
 
 const AS_CHAT: &str = "as in chat";
 const TRANSLATED: &str = "a_message_becomes_a_chat";
@@ -38,18 +35,12 @@ pub(super) const ROWS: &[Parameter] = &[
     row("max_tokens", MESSAGES, Group::Length, COUNT, REQUIRED, "most tokens of the answer"),
     row("stop_sequences", MESSAGES, Group::Length, Kind::Texts(32), "none", "texts that end the answer")
         .tested(TRANSLATED),
-    row("temperature", MESSAGES, Group::Sampling, TEMPERATURE, "the model's own, else 1", AS_CHAT)
+    row("temperature", MESSAGES, Group::Sampling, Kind::TEMPERATURE, "the model's own, else 1", AS_CHAT)
         .tested(TRANSLATED),
-    row("top_p", MESSAGES, Group::Sampling, UNIT, "the model's own, else 1", AS_CHAT).tested(TRANSLATED),
-    row(
-        "top_k",
-        MESSAGES,
-        Group::Sampling,
-        Kind::Integer(-1, i32::MAX as i128),
-        "the model's own, else off",
-        AS_CHAT,
-    )
-    .tested(TRANSLATED),
+    row("top_p", MESSAGES, Group::Sampling, Kind::UNIT, "the model's own, else 1", AS_CHAT)
+        .tested(TRANSLATED),
+    row("top_k", MESSAGES, Group::Sampling, Kind::TOP_K, "the model's own, else off", AS_CHAT)
+        .tested(TRANSLATED),
     row("stream", MESSAGES, Group::Output, Kind::Bool, "false", "the answer comes as server-sent events")
         .tested("a_message_streamed"),
     row("tools", COUNTED, Group::Structure, TOOLS, "none", "functions that the model may call")
@@ -65,8 +56,8 @@ pub(super) const ROWS: &[Parameter] = &[
         "for models whose template can switch it",
     )
     .tested(TRANSLATED),
-    row("metadata", MESSAGES, Group::NoEffect, ANYTHING, "none", "names for the log of others"),
-    row("service_tier", MESSAGES, Group::NoEffect, ANYTHING, "auto", "there is one tier"),
+    row("metadata", MESSAGES, Group::NoEffect, Kind::ANYTHING, "none", "names for the log of others"),
+    row("service_tier", MESSAGES, Group::NoEffect, Kind::ANYTHING, "auto", "there is one tier"),
     row("model", RESPONSES, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
     row("input", RESPONSES, Group::Input, TEXT_OR_LIST, REQUIRED, "what is new in the conversation"),
     row("instructions", RESPONSES, Group::Input, Kind::Text, "none", "a system message for this response")
@@ -89,9 +80,9 @@ pub(super) const ROWS: &[Parameter] = &[
         "most tokens of the answer",
     )
     .tested(ASKED),
-    row("temperature", RESPONSES, Group::Sampling, TEMPERATURE, "the model's own, else 1", AS_CHAT)
+    row("temperature", RESPONSES, Group::Sampling, Kind::TEMPERATURE, "the model's own, else 1", AS_CHAT)
         .tested(ASKED),
-    row("top_p", RESPONSES, Group::Sampling, UNIT, "the model's own, else 1", AS_CHAT).tested(ASKED),
+    row("top_p", RESPONSES, Group::Sampling, Kind::UNIT, "the model's own, else 1", AS_CHAT).tested(ASKED),
     row("stream", RESPONSES, Group::Output, Kind::Bool, "false", "the answer comes as server-sent events")
         .tested("a_response_streamed"),
     row("store", RESPONSES, Group::Serving, Kind::Bool, "true", "whether it can be fetched and continued")
@@ -129,16 +120,23 @@ pub(super) const ROWS: &[Parameter] = &[
     .tested(ASKED),
     row("metadata", RESPONSES, Group::Serving, Kind::Object, "none", "comes back in the response")
         .tested(ASKED),
-    row("user", RESPONSES, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
-    row("safety_identifier", RESPONSES, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
+    row("user", RESPONSES, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
+    row(
+        "safety_identifier",
+        RESPONSES,
+        Group::NoEffect,
+        Kind::ANYTHING,
+        "none",
+        "a name for the log of others",
+    ),
     row(
         "prompt_cache_key",
         RESPONSES,
         Group::NoEffect,
-        ANYTHING,
+        Kind::ANYTHING,
         "none",
         "prefixes are found by their tokens",
     ),
-    row("include", RESPONSES, Group::NoEffect, ANYTHING, "none", "there is nothing to be included"),
-    row("service_tier", RESPONSES, Group::NoEffect, ANYTHING, "auto", "there is one tier"),
+    row("include", RESPONSES, Group::NoEffect, Kind::ANYTHING, "none", "there is nothing to be included"),
+    row("service_tier", RESPONSES, Group::NoEffect, Kind::ANYTHING, "auto", "there is one tier"),
 ];

@@ -41,6 +41,15 @@ pub(super) const U32: i128 = u32::MAX as i128;
 pub(super) const I32: i128 = i32::MAX as i128;
 
 impl Kind {
+    /// What nobody looks into.
+    pub(super) const ANYTHING: Self = Self::Other { schema: "{}", words: "anything" };
+    /// A share.
+    pub(super) const UNIT: Self = Self::Number(0.0, 1.0);
+    /// As OpenAI has it; Anthropic's range is a part of it.
+    pub(super) const TEMPERATURE: Self = Self::Number(0.0, 2.0);
+    /// How many tokens may be kept to, or -1.
+    pub(super) const TOP_K: Self = Self::Integer(-1, U32);
+
     /// Whether a value that is not null may stand there.
     ///
     /// # Errors

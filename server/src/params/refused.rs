@@ -125,14 +125,12 @@ fn no_options(value: &Value) -> bool {
 
 const FOR_CHAT: &str = "completions have no tools, use `/v1/chat/completions`";
 
-const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
-
 /// The list as rows.
 static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let row = |&(name, asks_nothing, why): &(&'static str, AsksNothing, &'static str)| Parameter {
         rule: Rule::Refused { asks_nothing, why },
         probe: Probe::None,
-        ..Parameter::new(name, ON, Group::Refused, ANYTHING, "off", why)
+        ..Parameter::new(name, ON, Group::Refused, Kind::ANYTHING, "off", why)
     };
     let for_text = |entry| Parameter { on: Endpoints::of(&[Endpoint::Text]), ..row(entry) };
     let for_responses = |entry| Parameter { on: Endpoints::of(&[Endpoint::Responses]), ..row(entry) };

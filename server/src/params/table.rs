@@ -17,7 +17,6 @@ const TEXT_SIDE: Endpoints =
 /// Routes with a conversation.
 const TALK: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::ApplyTemplate]);
 
-const UNIT: Kind = Kind::Number(0.0, 1.0);
 const FREE: Kind = Kind::Number(0.0, f64::MAX);
 const COUNT: Kind = Kind::Integer(0, U32);
 const WINDOW: Kind = Kind::Integer(-1, I32);
@@ -170,7 +169,7 @@ const VECTORS: &[Parameter] = &[
         "so many of a vector's first numbers, brought back to unit length",
     )
     .tested("vectors_are_cut_and_encoded_as_asked"),
-    row("user", EMBEDDINGS, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
+    row("user", EMBEDDINGS, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
 ];
 
 const LENGTH: &[Parameter] = &[
@@ -221,7 +220,7 @@ const SAMPLING: &[Parameter] = &[
         "temperature",
         BOTH,
         Group::Sampling,
-        Kind::Number(0.0, 2.0),
+        Kind::TEMPERATURE,
         "the model's own, else 1",
         "0 always takes the most probable token",
     )
@@ -230,7 +229,7 @@ const SAMPLING: &[Parameter] = &[
         "top_p",
         BOTH,
         Group::Sampling,
-        UNIT,
+        Kind::UNIT,
         "the model's own, else 1",
         "only the most probable tokens with this much probability together",
     )
@@ -239,7 +238,7 @@ const SAMPLING: &[Parameter] = &[
         "top_k",
         BOTH,
         Group::Sampling,
-        Kind::Integer(-1, U32),
+        Kind::TOP_K,
         "the model's own, else off",
         "only so many tokens; 0 or -1: all",
     )
@@ -248,7 +247,7 @@ const SAMPLING: &[Parameter] = &[
         "min_p",
         BOTH,
         Group::Sampling,
-        UNIT,
+        Kind::UNIT,
         "the model's own, else 0",
         "only tokens with this share of the most probable one's probability",
     )
@@ -257,7 +256,7 @@ const SAMPLING: &[Parameter] = &[
         "typical_p",
         BOTH,
         Group::Sampling,
-        UNIT,
+        Kind::UNIT,
         "1",
         "only the most typical tokens with this much probability together",
     )
@@ -275,12 +274,12 @@ const SAMPLING: &[Parameter] = &[
         "xtc_probability",
         BOTH,
         Group::Sampling,
-        UNIT,
+        Kind::UNIT,
         "0",
         "how often all tokens above `xtc_threshold` but the last are left out",
     )
     .seen(r#""xtc_threshold":0.001"#, "1.0"),
-    row("xtc_threshold", BOTH, Group::Sampling, UNIT, "0.1", "see `xtc_probability`; above 0.5: off")
+    row("xtc_threshold", BOTH, Group::Sampling, Kind::UNIT, "0.1", "see `xtc_probability`; above 0.5: off")
         .seen(r#""xtc_probability":1"#, "0.0001"),
     row(
         "dry_multiplier",
@@ -542,19 +541,24 @@ const SERVING: &[Parameter] = &[
     .tested("cached_tokens_are_told_on_both_routes_streamed_and_whole"),
 ];
 
-const ANYTHING: Kind = Kind::Other { schema: "{}", words: "anything" };
-
 /// Names for the log of others, and hints for caches that hold nothing back.
 const NO_EFFECT: &[Parameter] = &[
-    row("user", BOTH, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
-    row("metadata", BOTH, Group::NoEffect, ANYTHING, "none", "names for the log of others"),
-    row("safety_identifier", BOTH, Group::NoEffect, ANYTHING, "none", "a name for the log of others"),
-    row("prompt_cache_key", BOTH, Group::NoEffect, ANYTHING, "none", "prefixes are found by their tokens"),
+    row("user", BOTH, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
+    row("metadata", BOTH, Group::NoEffect, Kind::ANYTHING, "none", "names for the log of others"),
+    row("safety_identifier", BOTH, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
+    row(
+        "prompt_cache_key",
+        BOTH,
+        Group::NoEffect,
+        Kind::ANYTHING,
+        "none",
+        "prefixes are found by their tokens",
+    ),
     row(
         "prompt_cache_retention",
         BOTH,
         Group::NoEffect,
-        ANYTHING,
+        Kind::ANYTHING,
         "none",
         "prefixes stay as long as there is room",
     ),
@@ -562,9 +566,9 @@ const NO_EFFECT: &[Parameter] = &[
         "parallel_tool_calls",
         TEXT,
         Group::NoEffect,
-        ANYTHING,
+        Kind::ANYTHING,
         "true",
         "of tools, which completions have not",
     ),
-    row("dynatemp_exponent", BOTH, Group::NoEffect, ANYTHING, "1", "only with `dynatemp_range`"),
+    row("dynatemp_exponent", BOTH, Group::NoEffect, Kind::ANYTHING, "1", "only with `dynatemp_range`"),
 ];

@@ -2,7 +2,8 @@
 
 use super::{Endpoint, Endpoints, Group, Kind, Parameter};
 
-const CHAT: Endpoints = Endpoints::of(&[Endpoint::Chat]);
+/// Routes with a conversation.
+const TALK: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::ApplyTemplate]);
 
 const TOOLS: Kind = Kind::Other {
     schema: r#"{"type":"array","maxItems":512,"items":{"type":"object","required":["type","function"],"properties":{
@@ -20,7 +21,7 @@ const CHOICE: Kind = Kind::Other {
 pub(super) const ROWS: &[Parameter] = &[
     Parameter::new(
         "tools",
-        CHAT,
+        TALK,
         Group::Structure,
         TOOLS,
         "none",
@@ -32,7 +33,7 @@ pub(super) const ROWS: &[Parameter] = &[
     ),
     Parameter::new(
         "tool_choice",
-        CHAT,
+        TALK,
         Group::Structure,
         CHOICE,
         "\"auto\"",
@@ -45,7 +46,7 @@ pub(super) const ROWS: &[Parameter] = &[
     ),
     Parameter::new(
         "parallel_tool_calls",
-        CHAT,
+        TALK,
         Group::Structure,
         Kind::Bool,
         "true",

@@ -18,6 +18,7 @@ use crate::generate::prepare::decode;
 use crate::models::{ModelEntry, Resident, blocking};
 use crate::params::Endpoint;
 use crate::record::{Record, Stage};
+use crate::tools::request::take_tools;
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::template;
 use crate::wire::openai::message::take_messages;
@@ -206,11 +207,12 @@ pub(crate) async fn apply_template(
     Extension(record): Extension<Arc<Record>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let take = |fields: &mut Fields| Ok((take_messages(fields)?, template(fields)?));
+    let take = |fields: &mut Fields| Ok((take_messages(fields)?, template(fields)?, take_tools(fields)?));
     let asked = Asked::read(&app, &record, request, Endpoint::ApplyTemplate, take).await?;
     asked
-        .answer(|(messages, options), resident| {
-            conversation(resident, messages, &options, None).map(|talk| Templated { prompt: talk.text })
+        .answer(|(messages, options, tools), resident| {
+            let talk = conversation(resident, messages, &options, tools.as_ref())?;
+            Ok(Templated { prompt: talk.text })
         })
         .await
 }

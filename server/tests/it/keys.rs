@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use duet_core::testing::Reply;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::{Answer, Running, World};
@@ -54,6 +55,36 @@ async fn a_key_is_asked_for_wherever_something_can_be_had() {
     // Nothing of a body is read for strangers.
     let answer = server.chat("not even JSON").await;
     assert_eq!(answer.error(), (401, "invalid_api_key".into(), None));
+}
+
+#[tokio::test]
+async fn nobody_sees_the_responses_of_another_key() {
+    const OTHER: &str = "key-of-somebody-else";
+    let mut world = World::new().model("m", Reply::text("ok"));
+    let file = world.dir.path().join("keys.txt");
+    std::fs::write(&file, format!("{INFER}\n{OTHER}\n")).expect("a file");
+    world.raw.server.api_keys_file = Some(file.into());
+    let server = world.start().await;
+    let send = async |method: &str, path: &str, key: &str, body: Value| {
+        let request = Request::builder().method(method).uri(path).header("x-api-key", key);
+        let request = request.header("content-type", "application/json");
+        server.call(request.body(Body::from(body.to_string())).expect("a request")).await
+    };
+    let asked = json!({"model": "m", "input": "Hi"});
+    let first = send("POST", "/v1/responses", INFER, asked).await.json();
+    let path = format!("/v1/responses/{}", first["id"].as_str().expect("an id"));
+    let further = json!({"model": "m", "input": "More", "previous_response_id": first["id"]});
+    for (method, path) in
+        [("GET", path.clone()), ("DELETE", path.clone()), ("GET", format!("{path}/input_items"))]
+    {
+        assert_eq!(send(method, &path, OTHER, json!(null)).await.error().0, 404, "{method} {path}");
+    }
+    let stolen = send("POST", "/v1/responses", OTHER, further.clone()).await;
+    assert_eq!(stolen.error(), (404, "not_found".into(), Some("previous_response_id".into())));
+    assert_eq!(send("POST", "/v1/responses", INFER, further).await.status, 200);
+    // The same key in the other header.
+    assert_eq!(get(&server, &path, Some(INFER)).await.json(), first);
+    assert_eq!(send("DELETE", &path, INFER, json!(null)).await.json()["deleted"], true);
 }
 
 #[tokio::test]

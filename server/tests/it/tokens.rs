@@ -88,6 +88,11 @@ async fn messages_become_a_prompt() {
     assert_eq!(prompt(open).await, "<bos><|im_start|>user\nHi<|im_end|>\n");
     let thinking = json!({"messages": user, "enable_thinking": true});
     assert_eq!(prompt(thinking).await, format!("{plain}<think>"));
+    let tools =
+        json!([{"type": "function", "function": {"name": "weather_in", "parameters": {"type": "object"}}}]);
+    let offered = prompt(json!({"messages": user, "tools": tools})).await;
+    assert!(offered.as_str().is_some_and(|text| text.contains("weather_in")), "{offered}");
+    assert_eq!(prompt(json!({"messages": user, "tools": tools, "tool_choice": "none"})).await, plain);
 }
 
 #[tokio::test]

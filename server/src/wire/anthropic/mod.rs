@@ -1,6 +1,5 @@
 //! Anthropic's Messages: bodies become chat requests, answers become messages. Nothing is generated here.
 
-pub(crate) mod error;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod stream;

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use duet_core::event::{Finished, GenerationEvent};
 use serde_json::{Value, json};
 
-use super::{error, response};
+use super::response;
 use crate::error::ApiError;
 use crate::generate::job::Form;
 use crate::generate::spoken::{Said, Spoken};
@@ -167,6 +167,6 @@ impl AnswerWriter for MessageWriter {
 /// The last event of a stream that failed.
 pub(crate) fn fail(error: &ApiError, out: &mut BytesMut) {
     out.put_slice(b"event: error\ndata: ");
-    out.put_slice(&error::body(error, None));
+    out.put_slice(&error.anthropic_body(None));
     out.put_slice(b"\n\n");
 }

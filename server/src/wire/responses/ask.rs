@@ -1,13 +1,12 @@
 //! What a response has to say of its request, and where it is kept.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use duet_core::event::FinishReason;
 use serde_json::{Map, Value, json};
 
 use super::items;
-use super::store::{ResponseStore, Stored};
+use super::store::{Responses, Stored};
 use crate::error::ApiError;
 use crate::generate::job::{Form, unix_seconds};
 use crate::generate::spoken::Block;
@@ -24,7 +23,7 @@ pub(crate) struct Ask {
     /// The conversation in chat's form, without instructions.
     pub(crate) messages: Vec<Value>,
     /// If it is to be kept.
-    pub(crate) store: Option<Arc<ResponseStore>>,
+    pub(crate) store: Option<Responses>,
 }
 
 /// With the digits that a client wrote: 0.7 is not 0.699999988.

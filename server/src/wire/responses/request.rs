@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
 use super::items::{self, Texts};
-use super::store::ResponseStore;
+use super::store::Responses;
 use crate::error::{ApiError, ErrorCode};
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::{ChatRequest, Voice};
@@ -16,7 +16,7 @@ use crate::wire::openai::chat::{ChatRequest, Voice};
 ///
 /// # Errors
 /// What is wrong, with its path; 404 for a previous response that is not there.
-pub(crate) fn take(fields: &mut Fields, responses: &Arc<ResponseStore>) -> Result<ChatRequest, ApiError> {
+pub(crate) fn take(fields: &mut Fields, responses: &Responses) -> Result<ChatRequest, ApiError> {
     let mut chat = Map::new();
     let mut repeated = Map::new();
     chat.insert("model".into(), fields.need::<String>("model")?.into());
@@ -63,7 +63,7 @@ pub(crate) fn take(fields: &mut Fields, responses: &Arc<ResponseStore>) -> Resul
 /// The messages so far, and the new items.
 fn conversation(
     fields: &mut Fields,
-    responses: &ResponseStore,
+    responses: &Responses,
     repeated: &mut Map<String, Value>,
 ) -> Result<(Vec<Value>, Value), ApiError> {
     let previous = fields.take::<String>("previous_response_id")?;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::auth::Owner;
+
 /// One response and the conversation that led to it, its own part included.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -53,6 +55,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
+    owner: Owner,
     stored: Arc<Stored>,
     n_bytes: usize,
 }
@@ -77,7 +80,7 @@ impl ResponseStore {
     }
 
     /// Keeps a response; one that is larger than the whole store is not kept.
-    pub(crate) fn put(&self, id: &str, stored: Stored, now: Instant) {
+    fn put(&self, owner: Owner, id: &str, stored: Stored, now: Instant) {
         let n_bytes = stored.n_bytes();
         if n_bytes > self.bounds.bytes {
             return;
@@ -87,18 +90,44 @@ impl ResponseStore {
             inner.remove(id);
             inner.n_bytes += n_bytes;
             inner.order.push_back((now, id.to_owned()));
-            inner.entries.insert(id.to_owned(), Entry { stored: Arc::new(stored), n_bytes });
+            inner.entries.insert(id.to_owned(), Entry { owner, stored: Arc::new(stored), n_bytes });
         }
         drop(self.inner(now)); // whoever has to go for it
     }
 
+    fn get(&self, owner: Owner, id: &str, now: Instant) -> Option<Arc<Stored>> {
+        let inner = self.inner(now);
+        inner.entries.get(id).filter(|entry| entry.owner == owner).map(|entry| entry.stored.clone())
+    }
+
+    /// Whether it was there.
+    fn delete(&self, owner: Owner, id: &str, now: Instant) -> bool {
+        let mut inner = self.inner(now);
+        let is_theirs = inner.entries.get(id).is_some_and(|entry| entry.owner == owner);
+        is_theirs && inner.remove(id)
+    }
+}
+
+/// The responses of one owner; nobody sees another's.
+#[derive(Debug, Clone)]
+pub(crate) struct Responses {
+    pub(crate) store: Arc<ResponseStore>,
+    pub(crate) owner: Owner,
+}
+
+impl Responses {
+    /// Keeps a response; one that is larger than the whole store is not kept.
+    pub(crate) fn put(&self, id: &str, stored: Stored, now: Instant) {
+        self.store.put(self.owner, id, stored, now);
+    }
+
     pub(crate) fn get(&self, id: &str, now: Instant) -> Option<Arc<Stored>> {
-        self.inner(now).entries.get(id).map(|entry| entry.stored.clone())
+        self.store.get(self.owner, id, now)
     }
 
     /// Whether it was there.
     pub(crate) fn delete(&self, id: &str, now: Instant) -> bool {
-        self.inner(now).remove(id)
+        self.store.delete(self.owner, id, now)
     }
 }
 
@@ -119,6 +148,8 @@ impl Inner {
 mod tests {
     use super::*;
 
+    const ANYBODY: Owner = Owner::EVERYBODY;
+
     fn stored(n_bytes: usize) -> Stored {
         Stored { body: Value::from("x".repeat(n_bytes)), input: Value::Null, messages: Vec::new() }
     }
@@ -128,17 +159,19 @@ mod tests {
         let store = ResponseStore::new(Bounds { bytes: 300, age: Duration::from_secs(10) });
         let now = Instant::now();
         for id in ["a", "b", "c"] {
-            store.put(id, stored(94), now); // with quotes and `null` 100
+            store.put(ANYBODY, id, stored(94), now); // with quotes and `null` 100
         }
-        assert!(store.get("a", now).is_some());
-        store.put("d", stored(94), now);
+        assert!(store.get(ANYBODY, "a", now).is_some());
+        store.put(ANYBODY, "d", stored(94), now);
         assert!(
-            store.get("a", now).is_none() && store.get("b", now).is_some() && store.get("d", now).is_some()
+            store.get(ANYBODY, "a", now).is_none()
+                && store.get(ANYBODY, "b", now).is_some()
+                && store.get(ANYBODY, "d", now).is_some()
         );
-        store.put("e", stored(500), now);
-        assert!(store.get("e", now).is_none() && store.get("d", now).is_some());
-        assert!(store.delete("b", now) && !store.delete("b", now));
-        store.put("d", stored(10), now);
+        store.put(ANYBODY, "e", stored(500), now);
+        assert!(store.get(ANYBODY, "e", now).is_none() && store.get(ANYBODY, "d", now).is_some());
+        assert!(store.delete(ANYBODY, "b", now) && !store.delete(ANYBODY, "b", now));
+        store.put(ANYBODY, "d", stored(10), now);
         assert_eq!(store.inner(now).n_bytes, 100 + 16);
     }
 
@@ -146,9 +179,9 @@ mod tests {
     fn nothing_outlives_its_time() {
         let store = ResponseStore::new(Bounds { bytes: 300, age: Duration::from_secs(10) });
         let now = Instant::now();
-        store.put("a", stored(10), now);
-        assert!(store.get("a", now + Duration::from_secs(10)).is_some());
-        assert!(store.get("a", now + Duration::from_secs(11)).is_none());
+        store.put(ANYBODY, "a", stored(10), now);
+        assert!(store.get(ANYBODY, "a", now + Duration::from_secs(10)).is_some());
+        assert!(store.get(ANYBODY, "a", now + Duration::from_secs(11)).is_none());
         assert_eq!(store.inner(now).n_bytes, 0);
     }
 }
