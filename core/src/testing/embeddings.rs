@@ -42,7 +42,8 @@ pub(super) async fn embeddings(m: &dyn LoadedModel, tolerance: Tolerance) {
             let alone = embed(m, std::slice::from_ref(text), pooling).await;
             assert_close(&alone[0], vector, tolerance, name);
         }
-        assert_ne!(together[0], together[1], "{name}: two texts, two vectors");
+        // The first token of texts may be the same one, and of a decoder its state too.
+        assert!(pooling == Pooling::First || together[0] != together[1], "{name}: two texts, two vectors");
     }
     assert!(embed(m, &[], Pooling::Mean).await.is_empty());
     let [mean, last] = [Pooling::Mean, Pooling::Last].map(|pooling| embed(m, &texts[..1], pooling));

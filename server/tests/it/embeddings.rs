@@ -87,7 +87,7 @@ async fn malformed_embeddings() {
         (json!({"input": 1}), "invalid_type", "input"),
         (json!({"input": [260]}), "invalid_value", "input"),
         (json!({"input": [[1], [999]]}), "invalid_value", "input[1]"),
-        (json!({"input": [-1]}), "invalid_type", "input[0]"),
+        (json!({"input": [-1]}), "invalid_value", "input[0]"),
         (json!({"input": long}), "context_length_exceeded", "input"),
         (json!({"dimensions": 0}), "invalid_value", "dimensions"),
         (json!({"dimensions": 100_000}), "invalid_value", "dimensions"),

@@ -47,15 +47,9 @@ async fn unknown_models_are_404_with_near_matches() {
 #[tokio::test]
 async fn every_path_and_method_answers_json() {
     let server = World::replying("").start().await;
-    for path in [
-        "/v1",
-        "/v1/",
-        "/v1/chat/completions/",
-        "/V1/models",
-        "/v1/models/",
-        "/favicon.ico",
-        "/v1/embeddings",
-    ] {
+    for path in
+        ["/v1", "/v1/", "/v1/chat/completions/", "/V1/models", "/v1/models/", "/favicon.ico", "/v1/embedding"]
+    {
         assert_eq!(server.get(path).await.error(), (404, "not_found".into(), None), "{path}");
     }
     let paths = [
