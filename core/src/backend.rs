@@ -307,13 +307,14 @@ pub trait LoadedModel: Send + Sync + 'static {
     fn generate(&self, request: GenerateRequest) -> Result<GenerationStream, BackendError>;
 
     /// The pooled states of texts, one vector of [`Capabilities::embedding_width`] numbers each, not normalised. Texts are
-    /// evaluated one after another between the steps of running streams, which wait for one text at a time.
+    /// evaluated one after another, a part at a time, between the steps of running streams, which keep their share as beside
+    /// prompts ([`LoadSpec::stream_slowdown`]).
     ///
     /// # Errors
-    /// `Unsupported`, `InvalidRequest`, `ContextLengthExceeded`, `ShuttingDown`, `EngineCrashed`, `Engine`.
+    /// `Unsupported`, `InvalidRequest`, `ContextLengthExceeded`, `Overloaded`, `ShuttingDown`, `EngineCrashed`, `Engine`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves out the texts that are not evaluated yet.
+    /// Dropping the future leaves out what is not evaluated yet.
     async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError>;
 
     /// Runs a job with the runner to itself, when no request is running; requests queue up meanwhile. All sequences are

@@ -1,5 +1,9 @@
 //! One vector for a text: how the states of its tokens become one.
 
+use crate::error::BackendError;
+use crate::runner::Capabilities;
+use crate::text::TokenId;
+
 /// How the last layer's states, one per token, become the vector of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pooling {
@@ -22,6 +26,42 @@ impl Pooling {
     }
 }
 
+/// Tokens of a part of a text where each sees only those before it: small enough that running streams hardly notice.
+pub const PART: u32 = 128;
+
+/// The next tokens of a text whose vector is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct TextPart<'a> {
+    /// 1 to [`crate::Capabilities::embedding_part`] ids of the vocabulary.
+    pub tokens: &'a [TokenId],
+    /// That of the first of them in the text; 0 begins a text.
+    pub position: u32,
+    /// Tokens of the whole text; at most [`crate::Capabilities::context_length`].
+    pub n_text: u32,
+}
+
+impl TextPart<'_> {
+    /// Whether an engine with these capabilities and so many tokens in its vocabulary may be given it.
+    ///
+    /// # Errors
+    /// [`BackendError::InvalidRequest`].
+    pub fn check(&self, capabilities: &Capabilities, n_vocab: usize) -> Result<(), BackendError> {
+        let invalid = |message: String| Err(BackendError::invalid("input", message));
+        let (n, most) = (self.tokens.len(), capabilities.embedding_part as usize);
+        if n == 0 || n > most {
+            return invalid(format!("a part of {n} tokens; it may have 1 to {most}"));
+        }
+        let (n_text, context_length) = (self.n_text as usize, capabilities.context_length as usize);
+        if self.position as usize + n > n_text || n_text > context_length {
+            return invalid(format!("a text of {n_text} tokens in a context of {context_length}"));
+        }
+        match self.tokens.iter().find(|id| **id as usize >= n_vocab) {
+            Some(id) => invalid(format!("token {id} of a vocabulary of {n_vocab}")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Pools states that come in chunks, the same on every engine.
 #[derive(Debug)]
 pub struct Pooler {
@@ -35,6 +75,11 @@ impl Pooler {
     /// Before the first token of a text whose states have this width.
     pub fn new(pooling: Pooling, width: usize) -> Self {
         Self { pooling, width, n_tokens: 0, sums: vec![0.0; width] }
+    }
+
+    /// Numbers in a state.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Takes the states `[n, width]` of the next tokens.

@@ -23,7 +23,7 @@ pub mod text;
 
 pub use backend::*;
 pub use constraint::{Constraint, ConstraintCompiler, ConstraintError, ConstraintSpec};
-pub use embedding::{Pooler, Pooling};
+pub use embedding::{Pooler, Pooling, TextPart};
 pub use error::{BackendError, BoxError, chain};
 pub use event::{FinishReason, Finished, GenerationEvent, StopCause, Timings, TokenEvent, Usage};
 pub use registry::{EngineChoice, Registry, Selection, TextAssets, TextResolver};

@@ -6,7 +6,7 @@
 //! A step is split in two so that an engine can keep one in flight: [`ModelRunner::submit`] starts a forward pass,
 //! [`ModelRunner::collect`] gives the oldest one's result.
 
-use crate::embedding::Pooling;
+use crate::embedding::{Pooler, TextPart};
 use crate::error::BackendError;
 use crate::text::TokenId;
 
@@ -192,6 +192,8 @@ pub struct Capabilities {
     pub snapshot: bool,
     /// Numbers in the vectors that [`ModelRunner::embed`] gives; `None`: it gives none.
     pub embedding_width: Option<u32>,
+    /// Most tokens of a [`TextPart`]: [`crate::embedding::PART`], or the whole context where each token sees all others.
+    pub embedding_part: u32,
 }
 
 /// Bytes as the engine itself counts them. Absent figures are `None`, never 0.
@@ -292,15 +294,17 @@ pub trait ModelRunner {
     /// [`BackendError::Unsupported`] without the capability, [`BackendError::InvalidRequest`] for foreign bytes.
     fn restore(&mut self, seq: SeqId, snapshot: &SequenceSnapshot) -> Result<(), BackendError>;
 
-    /// The pooled states of a text after the last layer and its norm, `[embedding_width]` f32, not normalised. `tokens` are
-    /// 1 to [`Capabilities::context_length`] ids of the vocabulary. Touches no sequence; a step may be in flight meanwhile,
-    /// and logits that were collected stay.
+    /// Evaluates the next tokens of a text and gives their states after the last layer and its norm to `pooler`, whose width
+    /// is [`Capabilities::embedding_width`]. There is one text at a time: a part at position 0 begins one, whatever became of
+    /// the text before, and each further part goes on where the last one ended. Touches no sequence; a step may be in flight
+    /// meanwhile, and logits that were collected stay.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] without the capability, [`BackendError::InvalidRequest`] for tokens that are not as
-    /// said, [`BackendError::Engine`] if the library failed.
-    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
-        let feature = format!("embeddings of {} tokens, pooled by {}", tokens.len(), pooling.name()).into();
+    /// [`BackendError::Unsupported`] without the capability, [`BackendError::InvalidRequest`] for a part that is not as
+    /// said, [`BackendError::Engine`] if the library failed; the text is over then.
+    fn embed(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), BackendError> {
+        let (n, width) = (part.tokens.len(), pooler.width());
+        let feature = format!("embeddings ({n} tokens to vectors of {width} numbers)").into();
         Err(BackendError::Unsupported { feature, backend: "chosen".into() })
     }
 

@@ -1,6 +1,5 @@
 //! What has to hold before llama.cpp is called: it answers a wrong call by ending the process.
 
-use duet_core::text::TokenId;
 use duet_core::{BackendError, RowTokens, SeqId, StepPlan, Want};
 
 use super::GgufRunner;
@@ -50,18 +49,6 @@ impl GgufRunner {
             Ok(())
         } else {
             Err(BackendError::KvCacheFull { n_rows: plan.n_tokens() })
-        }
-    }
-
-    /// What of a text could not be evaluated.
-    pub(super) fn may_embed(&self, tokens: &[TokenId]) -> Result<(), BackendError> {
-        let (n, context_length) = (tokens.len(), self.capabilities.context_length as usize);
-        if n == 0 || n > context_length {
-            return Err(invalid(format!("a text of {n} tokens; it may have 1 to {context_length}")));
-        }
-        match tokens.iter().find(|id| **id as usize >= self.context.n_vocab()) {
-            Some(id) => Err(invalid(format!("token {id} of a vocabulary of {}", self.context.n_vocab()))),
-            None => Ok(()),
         }
     }
 

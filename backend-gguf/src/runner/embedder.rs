@@ -1,30 +1,30 @@
 //! The vectors of texts: a second context over the same weights, which gives states instead of logits.
 
-use duet_core::text::TokenId;
-use duet_core::{BackendError, Pooler, Pooling};
+use duet_core::embedding::PART;
+use duet_core::{BackendError, Pooler, TextPart};
 
 use crate::raw::{Batch, BatchRow, Buffers, Context, ContextSettings};
 
-/// Rows of one pass. Each of them goes through the head as well, whose output has a buffer of this many rows.
-const ROWS: u32 = 128;
-
-/// One sequence at a time.
+/// One text at a time.
 #[derive(Debug)]
 pub(super) struct Embedder {
     context: Context,
     batch: Batch,
+    /// Tokens of the text at hand that were evaluated.
+    n_done: u32,
 }
 
 impl Embedder {
     /// Beside `beside`, with its kind of cache, for texts of this length.
-    pub(super) fn new(beside: &Context, context_length: u32) -> Result<Self, BackendError> {
+    pub(super) fn new(beside: &Context, n_text: u32) -> Result<Self, BackendError> {
         let settings = ContextSettings {
-            n_cells: context_length,
-            n_batch: ROWS,
-            n_ubatch: ROWS,
+            n_cells: n_text,
+            n_batch: PART,
+            n_ubatch: PART,
             n_sequences: 1,
             n_holders: 0,
-            n_outputs: ROWS,
+            // All rows go through the head as well, whose output has a buffer of this many.
+            n_outputs: PART,
             kv_unified: true,
             ..*beside.settings()
         };
@@ -32,35 +32,35 @@ impl Embedder {
             .map_err(|error| BackendError::engine("making a context for embeddings", error))?;
         context.give_states();
         let batch = Batch::with_capacity(context.settings().n_batch as usize);
-        Ok(Self { context, batch })
+        Ok(Self { context, batch, n_done: 0 })
     }
 
-    /// The pooled states of a text of known tokens that fits.
-    pub(super) fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
-        let mut pooler = Pooler::new(pooling, self.context.state_width());
-        let result = self.evaluate(tokens, &mut pooler);
-        self.context.synchronize();
-        self.context.remove(0, 0);
-        result.map(|()| pooler.finish())
+    /// Whether a text of so many tokens fits.
+    pub(super) fn holds(&self, n_text: u32) -> bool {
+        n_text <= self.context.settings().n_cells
     }
 
-    fn evaluate(&mut self, tokens: &[TokenId], pooler: &mut Pooler) -> Result<(), BackendError> {
-        let failed = |error| BackendError::engine("embedding", error);
-        let mut position = 0;
-        for chunk in tokens.chunks(self.context.settings().n_batch as usize) {
-            self.batch.clear();
-            for &token in chunk {
-                self.batch.push(BatchRow { token, position, sequence: 0, output: true });
-                position += 1;
-            }
-            self.context.decode(&mut self.batch).map_err(failed)?;
-            self.context.synchronize();
-            let states = self.context.states();
-            if states.len() != chunk.len() * self.context.state_width() {
-                return Err(BackendError::engine("embedding", "llama.cpp has no states for the text"));
-            }
-            pooler.push(states);
+    /// Gives the states of the next tokens, which are known ones and fit.
+    pub(super) fn embed(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), BackendError> {
+        if part.position == 0 {
+            self.context.remove(0, 0);
+            self.n_done = 0;
         }
+        if part.position != self.n_done {
+            return Err(BackendError::engine("embedding", "a part of another text"));
+        }
+        self.batch.clear();
+        for (&token, position) in part.tokens.iter().zip(part.position..) {
+            self.batch.push(BatchRow { token, position, sequence: 0, output: true });
+        }
+        self.context.decode(&mut self.batch).map_err(|error| BackendError::engine("embedding", error))?;
+        self.context.synchronize();
+        let states = self.context.states();
+        if states.len() != part.tokens.len() * pooler.width() {
+            return Err(BackendError::engine("embedding", "llama.cpp has no states for the text"));
+        }
+        pooler.push(states);
+        self.n_done += part.tokens.len() as u32;
         Ok(())
     }
 

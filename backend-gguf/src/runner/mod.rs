@@ -7,10 +7,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use duet_core::embedding::PART;
 use duet_core::text::TokenId;
 use duet_core::{
-    BackendError, Capabilities, MemoryReport, ModelRunner, Pooling, ProductTiming, ProductWork, SeqId,
-    SequenceSnapshot, StepId, StepOutput, StepPlan,
+    BackendError, Capabilities, MemoryReport, ModelRunner, Pooler, ProductTiming, ProductWork, SeqId,
+    SequenceSnapshot, StepId, StepOutput, StepPlan, TextPart,
 };
 
 use crate::cells::CellBook;
@@ -79,6 +80,7 @@ impl GgufRunner {
             truncate: !facts.recurrent && !windowed,
             snapshot: true,
             embedding_width: u32::try_from(context.state_width()).ok().filter(|width| *width > 0),
+            embedding_part: PART,
         };
         Self {
             capabilities,
@@ -321,14 +323,17 @@ impl ModelRunner for GgufRunner {
         Ok(())
     }
 
-    /// In a context of its own, whose cells and buffers the first text pays for.
-    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
-        self.may_embed(tokens)?;
-        let embedder = match self.embedder.take() {
+    /// In a context of its own, made for the first text and again for a longer one.
+    fn embed(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), BackendError> {
+        part.check(&self.capabilities, self.context.n_vocab())?;
+        let embedder = match self.embedder.take().filter(|embedder| embedder.holds(part.n_text)) {
             Some(embedder) => embedder,
-            None => Embedder::new(&self.context, self.capabilities.context_length)?,
+            None => {
+                let n_cells = part.n_text.next_power_of_two().min(self.capabilities.context_length);
+                Embedder::new(&self.context, n_cells)?
+            }
         };
-        self.embedder.insert(embedder).embed(tokens, pooling)
+        self.embedder.insert(embedder).embed(part, pooler)
     }
 
     fn sequence_len(&self, seq: SeqId) -> u32 {

@@ -12,12 +12,13 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use duet_core::embedding::PART;
 use duet_core::{
-    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, Pooler, Pooling, ProductTiming,
-    ProductWork, SeqId, SequenceSnapshot, StepId, StepOutput, StepPlan, Want,
+    BackendError, Capabilities, DeviceSamplingSupport, MemoryReport, ModelRunner, Pooler, ProductTiming,
+    ProductWork, SeqId, SequenceSnapshot, StepId, StepOutput, StepPlan, TextPart, Want,
 };
 
-use crate::cache::CacheShape;
+use crate::cache::{CacheShape, SequenceCache};
 use crate::models::{Decoder, products};
 use crate::tensor::{self, MlxError, Tensor, on_stream};
 use pending::{Collected, PendingStep};
@@ -43,6 +44,8 @@ pub(crate) struct MlxRunner {
     /// Marks snapshots as this model's.
     fingerprint: u64,
     sequences: Sequences,
+    /// Of the text whose vector is wanted, as far as it was evaluated.
+    text: SequenceCache,
     pending: VecDeque<PendingStep>,
     collected: Collected,
     n_steps: u64,
@@ -69,6 +72,7 @@ impl MlxRunner {
             truncate: true,
             snapshot: true,
             embedding_width: u32::try_from(decoder.config.hidden_size).ok(),
+            embedding_part: PART,
         };
         let n_ids = capabilities.max_sequences + capabilities.n_holders;
         let sequences = Sequences::new(n_ids as usize, decoder.layers.len(), cache);
@@ -76,6 +80,7 @@ impl MlxRunner {
             decoder,
             capabilities,
             fingerprint,
+            text: sequences.fresh_cache(),
             sequences,
             pending: VecDeque::new(),
             collected: Collected::default(),
@@ -156,22 +161,18 @@ impl MlxRunner {
         Ok(pending)
     }
 
-    /// The states of a text, into `pooler`; over a cache that is thrown away.
-    fn states(&mut self, tokens: &[u32], pooler: &mut Pooler) -> Result<(), MlxError> {
-        let mut cache = self.sequences.fresh_cache();
-        let mut position = 0;
-        for chunk in tokens.chunks(self.capabilities.max_step_tokens as usize) {
-            let n = chunk.len();
-            let step = self.decoder.step(vec![crate::models::StepRow { start: 0, n, position }]);
-            cache.make_room(n)?;
-            let ids = Tensor::from_u32(chunk, &[n]);
-            let hidden = self.decoder.hidden(&ids, &step, &mut [&mut cache])?;
-            let states = self.decoder.states(&hidden)?;
-            tensor::eval([&states])?;
-            pooler.push(states.as_f32()?);
-            position += n;
-        }
-        self.clean_up(position)
+    /// The states of the next tokens of a text, into `pooler`.
+    fn states(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), MlxError> {
+        let n = part.tokens.len();
+        let row = crate::models::StepRow { start: 0, n, position: part.position as usize };
+        let step = self.decoder.step(vec![row]);
+        self.text.make_room(n)?;
+        let ids = Tensor::from_u32(part.tokens, &[n]);
+        let hidden = self.decoder.hidden(&ids, &step, &mut [&mut self.text])?;
+        let states = self.decoder.states(&hidden)?;
+        tensor::eval([&states])?;
+        pooler.push(states.as_f32()?);
+        self.clean_up(n)
     }
 
     fn clean_up(&mut self, n_tokens: usize) -> Result<(), MlxError> {
@@ -283,18 +284,19 @@ impl ModelRunner for MlxRunner {
         }
     }
 
-    fn embed(&mut self, tokens: &[u32], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
-        let (n, context_length) = (tokens.len(), self.capabilities.context_length as usize);
-        if n == 0 || n > context_length {
-            return Err(invalid(format!("a text of {n} tokens; it may have 1 to {context_length}")));
+    fn embed(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), BackendError> {
+        part.check(&self.capabilities, self.decoder.config.vocab_size)?;
+        if part.position == 0 {
+            self.text = self.sequences.fresh_cache();
         }
-        let n_vocab = self.decoder.config.vocab_size;
-        if let Some(id) = tokens.iter().find(|id| **id as usize >= n_vocab) {
-            return Err(invalid(format!("token id {id} is outside the vocabulary of {n_vocab}")));
+        if self.text.len() != part.position as usize {
+            return Err(BackendError::engine("embedding", "a part of another text"));
         }
-        let mut pooler = Pooler::new(pooling, self.decoder.config.hidden_size);
-        on_stream(|_| self.states(tokens, &mut pooler)).map_err(engine_error("embedding"))?;
-        Ok(pooler.finish())
+        on_stream(|_| self.states(part, pooler)).map_err(engine_error("embedding"))?;
+        if self.text.len() == part.n_text as usize {
+            self.text = self.sequences.fresh_cache();
+        }
+        Ok(())
     }
 
     fn sequence_len(&self, seq: SeqId) -> u32 {

@@ -221,6 +221,7 @@ impl InferenceBackend for RemoteServer {
             truncate: false,
             snapshot: false,
             embedding_width: None,
+            embedding_part: 0,
         };
         Ok(Arc::new(RemoteModel { info, capabilities, tokenizer: spec.tokenizer }))
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use embedding::EmbeddingJob;
+use embedding::{EmbeddingJob, Place};
 pub(crate) use generation::StreamControl;
 use generation::Submission;
 pub use thread::EngineThread;
@@ -61,6 +61,8 @@ struct Shared {
     n_prefix_queried: AtomicU64,
     n_prefix_hits: AtomicU64,
     n_preempted: AtomicU64,
+    /// Requests for vectors that are not answered.
+    n_embedding: AtomicUsize,
     /// Microseconds from the end of one request to the end of the next; 0 before that is known.
     drain_interval_us: AtomicU64,
     memory: Mutex<MemoryReport>,
@@ -90,6 +92,15 @@ impl Shared {
             0 => UNKNOWN_DRAIN,
             us => Duration::from_micros(us),
         }
+    }
+
+    /// Counts one more, if that makes no more than `most`.
+    fn take_place(&self, places: &AtomicUsize, most: usize) -> Result<(), BackendError> {
+        let taken =
+            places.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
+        let overloaded =
+            |queue_length| BackendError::Overloaded { queue_length, retry_after: self.retry_after() };
+        taken.map(drop).map_err(overloaded)
     }
 
     fn set_memory(&self, report: MemoryReport) {
@@ -195,6 +206,7 @@ impl Engine {
                 n_prefix_queried: AtomicU64::new(0),
                 n_prefix_hits: AtomicU64::new(0),
                 n_preempted: AtomicU64::new(0),
+                n_embedding: AtomicUsize::new(0),
                 drain_interval_us: AtomicU64::new(0),
                 memory: Mutex::new(runner.memory()),
             });
@@ -304,14 +316,7 @@ impl LoadedModel for Engine {
     fn generate(&self, mut request: GenerateRequest) -> Result<GenerationStream, BackendError> {
         let received = Instant::now();
         self.check(&mut request)?;
-        let max = self.max_queue;
-        self.shared
-            .n_waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
-            .map_err(|queue_length| BackendError::Overloaded {
-                queue_length,
-                retry_after: self.shared.retry_after(),
-            })?;
+        self.shared.take_place(&self.shared.n_waiting, self.max_queue)?;
         let (events, receiver) = tokio::sync::mpsc::unbounded_channel();
         let control = StreamControl::new(self.thread.waker());
         let stream = GenerationStream::new(receiver, control.clone(), self.tokenizer.clone(), &request);
@@ -333,6 +338,8 @@ impl LoadedModel for Engine {
                 return Err(BackendError::ContextLengthExceeded { n_prompt_tokens, context_length });
             }
         }
+        // One is at work, as it were.
+        let _place = Place::take(&self.shared, self.max_queue + 1)?;
         let (answer, vectors) = oneshot::channel();
         self.send(Message::Embed(EmbeddingJob::new(texts, pooling, answer)))?;
         vectors.await.map_err(|_| self.gone())?

@@ -13,7 +13,7 @@ use crate::backend::{
     BackendInfo, DeviceInfo, EngineSettings, InferenceBackend, LoadProgress, LoadSpec, LoadedInfo,
     LoadedModel, Probe,
 };
-use crate::embedding::{Pooler, Pooling};
+use crate::embedding::{Pooler, TextPart};
 use crate::engine::{Engine, EngineThread};
 use crate::error::BackendError;
 use crate::model::{
@@ -163,6 +163,8 @@ pub struct FakeRunner {
     current: Option<FakeStep>,
     n_steps: u64,
     n_cells: u64,
+    /// Of which vectors are wanted.
+    text: Vec<TokenId>,
 }
 
 const EMBEDDING_WIDTH: usize = 10;
@@ -185,6 +187,8 @@ impl FakeRunner {
             truncate: true,
             snapshot: true,
             embedding_width: Some(EMBEDDING_WIDTH as u32),
+            // Tiny, so that texts of tests have several.
+            embedding_part: 5,
         };
         Self {
             config,
@@ -195,6 +199,7 @@ impl FakeRunner {
             current: None,
             n_steps: 0,
             n_cells: 0,
+            text: Vec::new(),
         }
     }
 
@@ -381,22 +386,23 @@ impl ModelRunner for FakeRunner {
     }
 
     /// A token's state are numbers from a hash of all tokens up to it.
-    fn embed(&mut self, tokens: &[TokenId], pooling: Pooling) -> Result<Vec<f32>, BackendError> {
-        let mut pooler = Pooler::new(pooling, EMBEDDING_WIDTH);
-        let mut hasher = DefaultHasher::new();
-        for id in tokens {
-            if *id as usize >= N_VOCAB {
-                return Err(BackendError::invalid("input", format!("no token {id}")));
-            }
-            id.hash(&mut hasher);
+    fn embed(&mut self, part: TextPart<'_>, pooler: &mut Pooler) -> Result<(), BackendError> {
+        part.check(&self.capabilities, N_VOCAB)?;
+        if part.position == 0 {
+            self.text.clear();
+        }
+        if self.text.len() != part.position as usize {
+            return Err(BackendError::invalid("input", "a part of another text"));
+        }
+        for id in part.tokens {
+            self.text.push(*id);
+            let mut hasher = DefaultHasher::new();
+            self.text.hash(&mut hasher);
             let hash = hasher.finish();
             let state = |at: usize| (hash.rotate_left(6 * at as u32) as u8) as f32 / 128.0 - 1.0;
             pooler.push(&std::array::from_fn::<f32, EMBEDDING_WIDTH, _>(state));
         }
-        match tokens {
-            [] => Err(BackendError::invalid("input", "no tokens")),
-            _ => Ok(pooler.finish()),
-        }
+        Ok(())
     }
 
     fn sequence_len(&self, seq: SeqId) -> u32 {

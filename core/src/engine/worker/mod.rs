@@ -7,12 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::drain::DrainRate;
-use super::embedding::EmbeddingJob;
+use super::embedding::{EmbeddingJob, Embeddings};
 use super::generation::{Generation, Submission};
 use super::prefixes::Prefixes;
 use super::scheduler::{ANSWER_RESERVE, CatchUp, Scheduler, SchedulerSettings, Ticket};
@@ -65,7 +65,7 @@ pub(super) struct ModelWorker<R> {
     n_tickets: u64,
     pipeline: Pipeline,
     exclusive: VecDeque<(RunnerJob, oneshot::Sender<()>)>,
-    embeddings: VecDeque<EmbeddingJob>,
+    embeddings: Embeddings,
     shutdown: Option<Option<oneshot::Sender<()>>>,
     // Lives as long as the worker, so that a step allocates nothing.
     catch_ups: Vec<CatchUp>,
@@ -101,7 +101,7 @@ impl<R: ModelRunner> ModelWorker<R> {
             departed: (0..n).map(|_| None).collect(),
             n_tickets: 0,
             exclusive: VecDeque::new(),
-            embeddings: VecDeque::new(),
+            embeddings: Embeddings::new(spec.stream_slowdown),
             shutdown: None,
             catch_ups: Vec::new(),
             runner: Some(runner),
@@ -118,7 +118,7 @@ impl<R: ModelRunner> ModelWorker<R> {
                 Ok(Message::Generate(submission)) => self.enqueue(*submission),
                 Ok(Message::Fetched(key, result)) => self.fetched(key, result),
                 Ok(Message::Exclusive(job, done)) => self.exclusive.push_back((job, done)),
-                Ok(Message::Embed(job)) => self.embeddings.push_back(job),
+                Ok(Message::Embed(job)) => self.embeddings.push(job),
                 Ok(Message::Shutdown(done)) => self.shutdown = Some(done),
                 Err(std::sync::mpsc::TryRecvError::Empty) => return,
                 // The last handle is gone without a word: nobody can be waiting for an answer either.
@@ -260,16 +260,12 @@ impl<R: ModelRunner> ModelWorker<R> {
         self.shared.set_drain_interval(self.drain.interval());
     }
 
-    /// Evaluates one text for its vector. `false`: nobody wants any.
-    fn embed(&mut self) -> bool {
-        let Some(mut job) = self.embeddings.pop_front() else { return false };
-        let n_tokens = job.step(self.runner());
+    /// Evaluates a part of a text whose vector is wanted, if that is due. Gives how long it took.
+    fn embed(&mut self) -> Option<Duration> {
+        let runner = self.runner.as_mut().expect("as in runner()");
+        let (n_tokens, took) = self.embeddings.step(runner, self.pipeline.is_empty())?;
         self.shared.n_prompt_tokens.fetch_add(n_tokens as u64, Ordering::Relaxed);
-        if !job.is_over() {
-            // In turns, so that a short request does not wait for a long one.
-            self.embeddings.push_back(job);
-        }
-        true
+        Some(took)
     }
 
     fn run_exclusive(&mut self) {
@@ -348,14 +344,16 @@ impl<R: ModelRunner> Worker for ModelWorker<R> {
             self.admit();
         } // else let the running ones end first
         self.serve_followers();
+        let started = Instant::now();
         let all_went_well = self.fill_pipeline();
         let embedded = self.embed();
         if !self.pipeline.is_empty() {
             self.collect();
             self.publish();
+            self.embeddings.streams_ran(started.elapsed().saturating_sub(embedded.unwrap_or_default()));
             return Tick::Busy;
         }
-        if !all_went_well || embedded {
+        if !all_went_well || embedded.is_some() {
             return Tick::Busy;
         }
         if !self.exclusive.is_empty() && self.scheduler.n_running() == 0 {
