@@ -5,9 +5,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use duet_server::params::probe::{Tokens, basic, comparable};
-use duet_server::params::{self, Endpoint};
-use serde_json::{Value, json};
+// Beside this file `mod` would look among the tests that are programs of their own.
+#[path = "end_to_end/embeddings.rs"]
+mod embeddings;
+#[path = "end_to_end/parameters.rs"]
+mod parameters;
 
 const DUET: &str = env!("CARGO_BIN_EXE_duet");
 
@@ -144,84 +146,6 @@ fn the_openai_packages_work_on_both_engines() {
 /// The body of an answer.
 fn body_of(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |parts| parts.1)
-}
-
-/// What rows of the table of parameters stand for in this model.
-fn tokens_of(server: &Server, model: &str) -> Tokens {
-    let info = server.ask("GET", &format!("/tokenizer_info?model={model}"), "");
-    let info: Value = serde_json::from_str(body_of(&info)).expect("JSON");
-    let body = json!({"model": model, "content": "c"}).to_string();
-    let c: Value = serde_json::from_str(body_of(&server.ask("POST", "/tokenize", &body))).expect("JSON");
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).expect("a token id");
-    Tokens { eos: id(&info["eos_token_id"]), c: id(&c["tokens"][0]) }
-}
-
-#[test]
-#[ignore = "minutes; `make verify` runs it"]
-fn every_parameter_has_an_effect_on_both_engines_or_is_refused_by_name() {
-    let Some(file) = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
-    let temporary = tempfile::tempdir().expect("a temporary folder");
-    let config = config(temporary.path(), &[("smol-gguf", &file, "gguf"), ("smol-mlx", &file, "mlx")]);
-    let server = Server::start(&["--config", &config]);
-    let mut wrong = Vec::new();
-    for model in ["smol-gguf", "smol-mlx"] {
-        let tokens = tokens_of(&server, model);
-        for endpoint in [Endpoint::Chat, Endpoint::Text] {
-            let basic = basic(endpoint, model).expect("it generates");
-            for row in params::of(endpoint) {
-                let Some((without, with)) = row.bodies(&basic, tokens) else { continue };
-                let base = server.ask("POST", endpoint.path(), &without.to_string());
-                let answer = server.ask("POST", endpoint.path(), &with.to_string());
-                let refused = answer.starts_with("HTTP/1.1 400") && body_of(&answer).contains(row.name);
-                let differs = comparable(body_of(&base)) != comparable(body_of(&answer));
-                let seen = base.starts_with("HTTP/1.1 200") && answer.starts_with("HTTP/1.1 200") && differs;
-                if !refused && !seen {
-                    wrong.push(format!("{model} {} {}: {with}: {answer}", endpoint.path(), row.name));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// The vectors of an answer of `/v1/embeddings`.
-fn vectors(answer: &str) -> Vec<Vec<f64>> {
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let answer: Value = serde_json::from_str(body_of(answer)).expect("JSON");
-    let numbers = |entry: &Value| {
-        let numbers = entry["embedding"].as_array().expect("numbers");
-        numbers.iter().map(|number| number.as_f64().expect("a number")).collect()
-    };
-    answer["data"].as_array().expect("vectors").iter().map(numbers).collect()
-}
-
-#[test]
-fn embeddings_of_both_engines_point_the_same_way() {
-    let Some(file) = prerequisite("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
-    let temporary = tempfile::tempdir().expect("a temporary folder");
-    let config = config(temporary.path(), &[("smol-gguf", &file, "gguf"), ("smol-mlx", &file, "mlx")]);
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    // The longest one takes llama.cpp several passes.
-    let long = "Rivers carry sand to the sea, and the wind carries it back. ".repeat(20);
-    let texts = ["A cat sat on the mat.", "The stock market fell sharply today.", &long];
-    for pooling in ["mean", "last", "cls"] {
-        let environment =
-            ["GGUF", "MLX"].map(|engine| (format!("DUET_MODELS__SMOL_{engine}__POOLING"), pooling));
-        let environment = environment.each_ref().map(|(name, value)| (name.as_str(), *value));
-        let server = Server::start_with(&["--config", &config], &environment);
-        let [gguf, mlx] = ["smol-gguf", "smol-mlx"].map(|model| {
-            let body = json!({"model": model, "input": texts});
-            vectors(&server.ask("POST", "/v1/embeddings", &body.to_string()))
-        });
-        for (at, (a, b)) in gguf.iter().zip(&mlx).enumerate() {
-            let cosine = dot(a, b);
-            let _ = writeln!(std::io::stderr(), "{pooling}, text {at}: cosine {cosine:.6}");
-            assert!(cosine >= 0.999, "{pooling}, text {at}: {cosine}");
-        }
-        if pooling != "cls" {
-            assert!(dot(&gguf[0], &gguf[1]) < 0.999, "different texts have different vectors");
-        }
-    }
 }
 
 /// A stream of so many tokens that has begun; more is read from it.
