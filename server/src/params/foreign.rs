@@ -56,6 +56,15 @@ pub(super) const ROWS: &[Parameter] = &[
         "for models whose template can switch it",
     )
     .tested(TRANSLATED),
+    row(
+        "output_config",
+        COUNTED,
+        Group::Structure,
+        Kind::Object,
+        "plain text",
+        "`format`: a JSON schema that the answer keeps to; `effort` has no effect",
+    )
+    .tested("a_message_in_a_form"),
     row("metadata", MESSAGES, Group::NoEffect, Kind::ANYTHING, "none", "names for the log of others"),
     row("service_tier", MESSAGES, Group::NoEffect, Kind::ANYTHING, "auto", "there is one tier"),
     row("model", RESPONSES, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured model"),
@@ -137,6 +146,14 @@ pub(super) const ROWS: &[Parameter] = &[
         "none",
         "prefixes are found by their tokens",
     ),
-    row("include", RESPONSES, Group::NoEffect, Kind::ANYTHING, "none", "there is nothing to be included"),
+    row(
+        "include",
+        RESPONSES,
+        Group::Output,
+        Kind::Other { schema: r#"{"type":"array","items":{"type":"string"}}"#, words: "a list of texts" },
+        "none",
+        "`message.output_text.logprobs` is refused; of all else there is nothing to be included",
+    )
+    .tested("what_responses_leave_out_is_said"),
     row("service_tier", RESPONSES, Group::NoEffect, Kind::ANYTHING, "auto", "there is one tier"),
 ];

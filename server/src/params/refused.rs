@@ -114,6 +114,13 @@ const REFUSED_FOR_RESPONSES: &[(&str, AsksNothing, &str)] = &[
     ("stream_options", no_options, LATER),
 ];
 
+/// The same for messages.
+const REFUSED_FOR_MESSAGES: &[(&str, AsksNothing, &str)] = &[
+    ("mcp_servers", empty, "this server runs no tools itself"),
+    ("container", never, "this server runs no tools itself"),
+    ("inference_geo", never, "there is one place"),
+];
+
 fn disabled(value: &Value) -> bool {
     value.as_str() == Some("disabled")
 }
@@ -134,12 +141,14 @@ static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     };
     let for_text = |entry| Parameter { on: Endpoints::of(&[Endpoint::Text]), ..row(entry) };
     let for_responses = |entry| Parameter { on: Endpoints::of(&[Endpoint::Responses]), ..row(entry) };
+    let for_messages = |entry| Parameter { on: Endpoints::of(&[Endpoint::Messages]), ..row(entry) };
     let for_chat = |entry| Parameter { on: Endpoints::of(&[Endpoint::Chat]), ..row(entry) };
     let further = REFUSED_FOR_CHAT
         .iter()
         .map(for_chat)
         .chain(REFUSED_FOR_TEXT.iter().map(for_text))
-        .chain(REFUSED_FOR_RESPONSES.iter().map(for_responses));
+        .chain(REFUSED_FOR_RESPONSES.iter().map(for_responses))
+        .chain(REFUSED_FOR_MESSAGES.iter().map(for_messages));
     REFUSED.iter().map(row).chain(further).collect()
 });
 

@@ -19,6 +19,8 @@ const TALK: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::ApplyTemplate]
 
 const FREE: Kind = Kind::Number(0.0, f64::MAX);
 const COUNT: Kind = Kind::Integer(0, U32);
+const FROM_ONE: Kind = Kind::Integer(1, U32);
+const AS_MAX: &str = "as `max_tokens`";
 const WINDOW: Kind = Kind::Integer(-1, I32);
 const PENALTY: Kind = Kind::Number(-2.0, 2.0);
 /// 64 bits, with a sign or without.
@@ -173,24 +175,21 @@ const VECTORS: &[Parameter] = &[
 ];
 
 const LENGTH: &[Parameter] = &[
+    row("max_tokens", CHAT, Group::Length, FROM_ONE, "what the context holds", "most tokens of a choice")
+        .seen("", "3"),
     row(
         "max_tokens",
-        BOTH,
+        TEXT,
         Group::Length,
         COUNT,
-        "what the context holds; 16 for completions",
-        "most tokens of a choice",
+        "16",
+        "most tokens of a choice; 0 with `echo` scores the prompt and nothing else",
     )
     .seen("", "3"),
-    row(
-        "max_completion_tokens",
-        BOTH,
-        Group::Length,
-        COUNT,
-        "as `max_tokens`",
-        "another name of `max_tokens`",
-    )
-    .seen(r#""max_tokens":null"#, "3"),
+    row("max_completion_tokens", CHAT, Group::Length, FROM_ONE, AS_MAX, "another name of `max_tokens`")
+        .seen(r#""max_tokens":null"#, "3"),
+    row("max_completion_tokens", TEXT, Group::Length, COUNT, AS_MAX, "another name of `max_tokens`")
+        .seen(r#""max_tokens":null"#, "3"),
     row("min_tokens", BOTH, Group::Length, COUNT, "0", "no end of generation before so many tokens")
         .seen(r#""logit_bias":{"$EOS":100}"#, "5"),
     row(

@@ -18,6 +18,7 @@ use crate::record::{Record, Stage};
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::ChatRequest;
 use crate::wire::openai::completion::CompletionRequest;
+use crate::wire::rename::in_words_of;
 
 const IGNORED: HeaderName = HeaderName::from_static("x-duet-ignored");
 /// Names beyond this many bytes are left out of the header: it has to pass proxies.
@@ -61,7 +62,8 @@ pub(super) async fn answer(
     let entry = app.models.find(&work.params().model)?.clone();
     let n_body_bytes = body.len();
     drop(body);
-    let mut response = Call { app, record, entry, active, work, n_body_bytes }.answer().await?;
+    let call = Call { app, record, entry, active, work, n_body_bytes };
+    let mut response = call.answer().await.map_err(|error| in_words_of(endpoint, error))?;
     tell_ignored(&mut response, &ignored);
     Ok(response)
 }

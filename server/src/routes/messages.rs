@@ -18,6 +18,7 @@ use crate::params::Endpoint;
 use crate::record::{Record, Stage};
 use crate::wire::anthropic::request::take;
 use crate::wire::fields::Fields;
+use crate::wire::rename::in_words_of;
 
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
@@ -49,7 +50,7 @@ pub(crate) async fn count(
         let tools = chat.tools.as_ref();
         conversation(&resident, chat.messages, &chat.template, tools).map(|talk| talk.ids.len())
     };
-    let n_tokens = blocking(count).await??;
+    let n_tokens = blocking(count).await?.map_err(|error| in_words_of(Endpoint::CountTokens, error))?;
     drop(active);
     let mut response = json(json!({"input_tokens": n_tokens}));
     tell_ignored(&mut response, &ignored);

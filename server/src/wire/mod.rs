@@ -4,4 +4,5 @@ pub(crate) mod anthropic;
 pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod openai;
+pub(crate) mod rename;
 pub(crate) mod responses;

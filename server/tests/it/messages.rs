@@ -97,6 +97,54 @@ async fn malformed_messages() {
         let answer = send(&server, more.clone()).await;
         assert_eq!(answer.status, 400, "{more}: {}", answer.text());
         let message = answer.json()["error"]["message"].to_string();
-        assert!(message.contains(param), "{more}: {message}");
+        assert!(message.contains(&format!("`{param}`")), "{more}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_a_form() {
+    let server = World::new().model("m", duet_core::testing::Reply::Hash).start().await;
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 10, "maximum": 99}},
+        "required": ["n"], "additionalProperties": false});
+    let form = json!({"type": "json_schema", "schema": schema});
+    let answer =
+        send(&server, json!({"tools": null, "output_config": {"format": form, "effort": "high"}})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.headers["x-duet-ignored"], "output_config.effort");
+    let text = answer.json()["content"][0]["text"].as_str().expect("a text").to_owned();
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    assert!((10..=99).contains(&value["n"].as_i64().expect("an integer")), "{text}");
+    for (form, param) in [
+        (json!({"type": "xml"}), "output_config.format.type"),
+        (json!({"type": "json_schema"}), "output_config.format.schema"),
+        (json!({"type": "json_schema", "schema": {"type": "colour"}}), "output_config.format.schema"),
+    ] {
+        let answer = send(&server, json!({"tools": null, "output_config": {"format": form}})).await;
+        let message = answer.json()["error"]["message"].to_string();
+        assert!(answer.status == 400 && message.contains(&format!("`{param}`")), "{form}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_messages_leave_out_is_said() {
+    let server = World::with_tools("ok").start().await;
+    let answer = send(&server, json!({
+        "thinking": {"type": "enabled", "budget_tokens": 2048},
+        "tools": [{"name": "f", "input_schema": {"type": "object"}, "strict": true, "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "citations": []}]}],
+    }))
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = "messages[0].content[0].citations, thinking.budget_tokens, tools[0].strict";
+    assert_eq!(answer.headers["x-duet-ignored"], said);
+    for (more, param) in [
+        (json!({"mcp_servers": [{"url": "http://x"}]}), "mcp_servers"),
+        (json!({"container": "c"}), "container"),
+        (json!({"stop_sequences": 5}), "stop_sequences"),
+        (json!({"messages": [{"role": "user", "content": "long ".repeat(9000)}]}), "the prompt has"),
+    ] {
+        let answer = send(&server, more).await;
+        let message = answer.json()["error"]["message"].to_string();
+        assert!(answer.status == 400 && message.contains(param), "{param}: {message}");
     }
 }

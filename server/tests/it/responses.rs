@@ -113,3 +113,36 @@ async fn malformed_responses() {
         assert_eq!((status, found.as_deref()), (400, Some(param)), "{more}");
     }
 }
+
+#[tokio::test]
+async fn what_responses_leave_out_is_said() {
+    let server = World::with_tools("ok").start().await;
+    let answer = send(
+        &server,
+        json!({"text": {"verbosity": "low"}, "reasoning": {"summary": "auto"},
+        "include": ["reasoning.encrypted_content"]}),
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.headers["x-duet-ignored"], "reasoning.summary, text.verbosity");
+    let usual = send(
+        &server,
+        json!({"text": {"verbosity": "medium"}, "reasoning": {"summary": null}, "include": []}),
+    )
+    .await;
+    assert!(!usual.headers.contains_key("x-duet-ignored"));
+    let schema = json!({"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {"a": {"type": "colour"}}}});
+    for (more, param) in [
+        (json!({"include": ["message.output_text.logprobs"]}), "include[0]"),
+        (json!({"input": "long ".repeat(9000)}), "input"),
+        (json!({"max_output_tokens": 0}), "max_output_tokens"),
+        (json!({"tools": null, "text": {"format": schema}}), "text.format.schema.properties.a"),
+        (json!({"tools": [{"type": "function", "name": "a b"}]}), "tools[0].name"),
+    ] {
+        let answer = send(&server, more).await;
+        let text = answer.text();
+        let (status, _, found) = answer.error();
+        assert_eq!((status, found.as_deref()), (400, Some(param)), "{text}");
+        assert!(text.contains(param), "{text}");
+    }
+}

@@ -4,8 +4,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::params::Endpoint;
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::{ChatRequest, Voice};
+use crate::wire::rename::in_words_of;
 
 /// Changes with every request of Claude Code's, in front of everything: no prefix would ever be found again.
 const BILLING: &str = "x-anthropic-billing-header:";
@@ -29,6 +31,33 @@ struct Block {
     tool_use_id: Option<String>,
     content: Option<Content>,
     is_error: Option<bool>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// Without effect by definition: prefixes are found by their tokens, and nobody checks who thought something.
+const MOOT: [&str; 2] = ["cache_control", "signature"];
+
+/// Names what nobody reads of an object at `at`.
+fn ignore(fields: &mut Fields, at: &str, rest: &Map<String, Value>) {
+    let asks = |(name, value): &(&String, &Value)| !value.is_null() && !MOOT.contains(&name.as_str());
+    for (name, _) in rest.iter().filter(asks) {
+        fields.ignore(format!("{at}.{name}"));
+    }
+}
+
+impl Content {
+    /// As [`ignore`], of all blocks and what is inside of them.
+    fn ignore(&self, fields: &mut Fields, at: &str) {
+        let Self::Blocks(blocks) = self else { return };
+        for (index, block) in blocks.iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            ignore(fields, &at, &block.rest);
+            if let Some(content) = &block.content {
+                content.ignore(fields, &format!("{at}.content"));
+            }
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +81,8 @@ struct Tool {
     name: String,
     description: Option<String>,
     input_schema: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,12 +91,31 @@ struct Choice {
     kind: String,
     name: Option<String>,
     disable_parallel_tool_use: Option<bool>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// `output_config`.
+#[derive(Debug, Deserialize)]
+struct OutputConfig {
+    format: Option<OutputFormat>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OutputFormat {
+    #[serde(rename = "type")]
+    kind: String,
+    schema: Option<Value>,
 }
 
 /// Reads a body. `counts`: only its prompt matters, as for `count_tokens`.
@@ -94,6 +144,7 @@ pub(crate) fn take(fields: &mut Fields, counts: bool) -> Result<ChatRequest, Api
     let given: Vec<Message> = fields.need("messages")?;
     let prefilled = given.last().is_some_and(|last| last.role == Role::Assistant);
     for (index, message) in given.into_iter().enumerate() {
+        message.content.ignore(fields, &format!("messages[{index}].content"));
         push_message(&mut messages, message, &format!("messages[{index}]"))?;
     }
     // An answer that was begun goes on.
@@ -104,8 +155,10 @@ pub(crate) fn take(fields: &mut Fields, counts: bool) -> Result<ChatRequest, Api
     let (choice, parallel) = choice(fields)?;
     put("tool_choice", choice);
     put("parallel_tool_calls", parallel);
+    put("response_format", form(fields)?);
     let thinks = thinking(fields)?;
-    let mut request = ChatRequest::translated(chat, Voice::Anthropic)?;
+    let request = ChatRequest::translated(chat, Voice::Anthropic);
+    let mut request = request.map_err(|error| in_words_of(Endpoint::Messages, error))?;
     request.template.wishes_thinking = thinks;
     Ok(request)
 }
@@ -116,7 +169,11 @@ fn missing(path: String) -> ApiError {
 }
 
 fn system(fields: &mut Fields) -> Result<Option<String>, ApiError> {
-    let texts = match fields.take::<Content>("system")? {
+    let given = fields.take::<Content>("system")?;
+    if let Some(given) = &given {
+        given.ignore(fields, "system");
+    }
+    let texts = match given {
         None => return Ok(None),
         Some(Content::Text(text)) => vec![text],
         Some(Content::Blocks(blocks)) => {
@@ -214,6 +271,9 @@ fn result(block: Block, at: &str) -> Result<Value, ApiError> {
 
 fn tools(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
     let Some(tools) = fields.take::<Vec<Tool>>("tools")? else { return Ok(None) };
+    for (index, tool) in tools.iter().enumerate() {
+        ignore(fields, &format!("tools[{index}]"), &tool.rest);
+    }
     let one = |(index, tool): (usize, Tool)| {
         if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
             let path = format!("tools[{index}].type");
@@ -232,6 +292,7 @@ type Chosen = (Option<Value>, Option<Value>);
 
 fn choice(fields: &mut Fields) -> Result<Chosen, ApiError> {
     let Some(choice) = fields.take::<Choice>("tool_choice")? else { return Ok((None, None)) };
+    ignore(fields, "tool_choice", &choice.rest);
     let shaped = match choice.kind.as_str() {
         "auto" => json!("auto"),
         "none" => json!("none"),
@@ -248,9 +309,23 @@ fn choice(fields: &mut Fields) -> Result<Chosen, ApiError> {
     Ok((Some(shaped), choice.disable_parallel_tool_use.map(|one| Value::Bool(!one))))
 }
 
+/// `output_config.format` as chat's `response_format`.
+fn form(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+    let Some(OutputConfig { format, rest }) = fields.take("output_config")? else { return Ok(None) };
+    ignore(fields, "output_config", &rest);
+    let Some(OutputFormat { kind, schema }) = format else { return Ok(None) };
+    if kind != "json_schema" {
+        let message = "`output_config.format.type` must be \"json_schema\"";
+        return Err(ApiError::invalid("output_config.format.type", message));
+    }
+    let schema = schema.ok_or_else(|| missing("output_config.format.schema".into()))?;
+    Ok(Some(json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}})))
+}
+
 /// Whether the model shall think; clients ask for it whatever the model can.
 fn thinking(fields: &mut Fields) -> Result<Option<bool>, ApiError> {
     let Some(thinking) = fields.take::<Thinking>("thinking")? else { return Ok(None) };
+    ignore(fields, "thinking", &thinking.rest);
     match thinking.kind.as_str() {
         "enabled" | "adaptive" => Ok(Some(true)),
         "disabled" => Ok(Some(false)),

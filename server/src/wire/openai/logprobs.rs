@@ -84,7 +84,8 @@ impl<'a> TextLogprobs<'a> {
         scores: &[TokenLogprobs],
     ) -> Self {
         let mut all = Self::new();
-        let mut detokenizer = Detokenizer::continuing(tokenizer.clone());
+        // The echoed text is made in the same way, without the blank that some vocabularies have in front.
+        let mut detokenizer = Detokenizer::new(tokenizer.clone());
         let mut offset = 0;
         for (index, &id) in ids.iter().enumerate() {
             match index.checked_sub(1).and_then(|before| scores.get(before)) {

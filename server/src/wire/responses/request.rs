@@ -9,8 +9,10 @@ use super::ask::Ask;
 use super::items::{self, Texts};
 use super::store::Responses;
 use crate::error::{ApiError, ErrorCode};
+use crate::params::Endpoint;
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::{ChatRequest, Voice};
+use crate::wire::rename::in_words_of;
 
 /// Reads a body.
 ///
@@ -48,6 +50,7 @@ pub(crate) fn take(fields: &mut Fields, responses: &Responses) -> Result<ChatReq
     take_tools(fields, &mut chat, &mut repeated)?;
     take_text(fields, &mut chat, &mut repeated)?;
     take_reasoning(fields, &mut chat, &mut repeated)?;
+    take_include(fields)?;
     repeated.insert("truncation".into(), "disabled".into());
     repeated.insert("store".into(), stores.into());
     repeated.insert("metadata".into(), fields.take::<Value>("metadata")?.unwrap_or_else(|| json!({})));
@@ -57,7 +60,8 @@ pub(crate) fn take(fields: &mut Fields, responses: &Responses) -> Result<ChatReq
     }
     let store = stores.then(|| responses.clone());
     let ask = Ask { id: items::id("resp"), repeated, input, messages, store };
-    ChatRequest::translated(chat, Voice::Responses(Arc::new(ask)))
+    let request = ChatRequest::translated(chat, Voice::Responses(Arc::new(ask)));
+    request.map_err(|error| in_words_of(Endpoint::Responses, error))
 }
 
 /// The messages so far, and the new items.
@@ -155,7 +159,37 @@ fn take_text(
     if format != json!({"type": "text"}) {
         chat.insert("response_format".into(), in_chat);
     }
+    // The usual verbosity is what there is anyway.
+    let ignored = |name: &str, value: &Value| {
+        !matches!(name, "format") && !value.is_null() && (name != "verbosity" || value != "medium")
+    };
+    ignore(fields, "text", &text, ignored);
     repeated.insert("text".into(), json!({"format": format}));
+    Ok(())
+}
+
+/// Names the fields of `object` that nobody reads.
+fn ignore(
+    fields: &mut Fields,
+    path: &str,
+    object: &Map<String, Value>,
+    is_ignored: impl Fn(&str, &Value) -> bool,
+) {
+    for (name, _) in object.iter().filter(|(name, value)| is_ignored(name, value)) {
+        fields.ignore(format!("{path}.{name}"));
+    }
+}
+
+/// What is to be put into the answer beside the usual: nothing that could be.
+fn take_include(fields: &mut Fields) -> Result<(), ApiError> {
+    for (index, name) in fields.take::<Vec<String>>("include")?.unwrap_or_default().into_iter().enumerate() {
+        if name == "message.output_text.logprobs" {
+            let path = format!("include[{index}]");
+            let message =
+                format!("`{path}` {name:?} is not supported yet: use `/v1/chat/completions` with `logprobs`");
+            return Err(ApiError::unsupported(path, message));
+        }
+    }
     Ok(())
 }
 
@@ -169,6 +203,7 @@ fn take_reasoning(
     if let Some(effort) = effort {
         chat.insert("reasoning_effort".into(), effort.clone());
     }
+    ignore(fields, "reasoning", &reasoning, |name, value| name != "effort" && !value.is_null());
     repeated.insert("reasoning".into(), json!({"effort": effort, "summary": null}));
     Ok(())
 }

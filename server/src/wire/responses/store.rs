@@ -74,7 +74,7 @@ impl ResponseStore {
             }
             let id = id.clone();
             inner.order.pop_front();
-            inner.remove(&id);
+            inner.drop_entry(&id);
         }
         inner
     }
@@ -132,15 +132,20 @@ impl Responses {
 }
 
 impl Inner {
+    /// Whether it was there. Looks through all of the order for it.
     fn remove(&mut self, id: &str) -> bool {
-        match self.entries.remove(id) {
-            Some(entry) => {
-                self.n_bytes -= entry.n_bytes;
-                self.order.retain(|(_, other)| other != id);
-                true
-            }
-            None => false,
+        let was_there = self.drop_entry(id);
+        if was_there {
+            self.order.retain(|(_, other)| other != id);
         }
+        was_there
+    }
+
+    /// The same for one whose place in the order is gone already.
+    fn drop_entry(&mut self, id: &str) -> bool {
+        let entry = self.entries.remove(id);
+        self.n_bytes -= entry.as_ref().map_or(0, |entry| entry.n_bytes);
+        entry.is_some()
     }
 }
 
