@@ -285,6 +285,7 @@ fn prompt_ids(ids: Option<&[TokenId]>, out: &mut BytesMut) {
 }
 
 /// Values here are strings, integers and finite floats, and the writers grow in memory: nothing can fail.
-fn json<T: Serialize + ?Sized>(out: &mut impl Write, value: &T) {
+/// `value` as JSON.
+pub(crate) fn json<T: Serialize + ?Sized>(out: &mut impl Write, value: &T) {
     let _ = serde_json::to_writer(out, value);
 }

@@ -1,5 +1,6 @@
 //! Streamed messages.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::response;
 use crate::error::ApiError;
+use crate::generate::chunks::json as write_json;
 use crate::generate::job::Form;
 use crate::generate::spoken::{Said, Spoken};
 use crate::generate::stream::AnswerWriter;
@@ -83,7 +85,7 @@ impl Blocks {
         match said {
             Said::Content(text) => {
                 self.open(Open::Text, || json!({"type": "text", "text": ""}), out);
-                self.delta(&json!({"type": "text_delta", "text": text}), out);
+                self.delta("text_delta", "text", text, out);
             }
             Said::Reasoning(text) => {
                 self.open(
@@ -91,7 +93,7 @@ impl Blocks {
                     || json!({"type": "thinking", "thinking": "", "signature": ""}),
                     out,
                 );
-                self.delta(&json!({"type": "thinking_delta", "thinking": text}), out);
+                self.delta("thinking_delta", "thinking", text, out);
             }
             Said::Call { id, name, .. } => {
                 self.close(out);
@@ -102,9 +104,7 @@ impl Blocks {
                     out,
                 );
             }
-            Said::Arguments { text, .. } => {
-                self.delta(&json!({"type": "input_json_delta", "partial_json": text}), out)
-            }
+            Said::Arguments { text, .. } => self.delta("input_json_delta", "partial_json", text, out),
             Said::CallEnd { .. } => self.close(out),
         }
     }
@@ -119,14 +119,22 @@ impl Blocks {
         send("content_block_start", &start, out);
     }
 
-    fn delta(&self, delta: &Value, out: &mut BytesMut) {
-        let event = json!({"type": "content_block_delta", "index": self.next, "delta": delta});
-        send("content_block_delta", &event, out);
+    /// Once per token: written as it is, without a value in between.
+    fn delta(&self, kind: &str, field: &str, text: &str, out: &mut BytesMut) {
+        let mut out = out.writer(); // a buffer in memory grows
+        let _ = write!(
+            out,
+            "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":{},\
+             \"delta\":{{\"type\":\"{kind}\",\"{field}\":",
+            self.next
+        );
+        write_json(&mut out, text);
+        let _ = out.write_all(b"}}\n\n");
     }
 
     fn close(&mut self, out: &mut BytesMut) {
         if self.open == Open::Thinking {
-            self.delta(&json!({"type": "signature_delta", "signature": response::SIGNATURE}), out);
+            self.delta("signature_delta", "signature", response::SIGNATURE, out);
         }
         if std::mem::replace(&mut self.open, Open::Nothing) != Open::Nothing {
             send("content_block_stop", &json!({"type": "content_block_stop", "index": self.next}), out);

@@ -1,5 +1,6 @@
 //! Streamed responses.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use super::ask::Ask;
 use super::items;
 use crate::error::ApiError;
+use crate::generate::chunks::json as write_json;
 use crate::generate::job::Form;
 use crate::generate::spoken::{Said, Spoken};
 use crate::generate::stream::AnswerWriter;
@@ -90,18 +92,25 @@ impl Output {
         self.open = Some(item);
     }
 
+    /// Once per token: written as it is, without a value in between.
     fn delta(&mut self, kind: &str, text: &str, out: &mut BytesMut) {
         let index = self.done.len();
         let Some(item) = &mut self.open else { return };
         item.text.push_str(text);
-        let mut data = json!({"item_id": item.id, "output_index": index, "delta": text});
-        if !matches!(item.kind, Kind::Call { .. }) {
-            data["content_index"] = 0.into();
-        }
-        if matches!(item.kind, Kind::Message) {
-            data["logprobs"] = json!([]);
-        }
-        self.send(kind, data, out);
+        let further = match item.kind {
+            Kind::Message => ",\"content_index\":0,\"logprobs\":[]",
+            Kind::Reasoning => ",\"content_index\":0",
+            Kind::Call { .. } => "",
+        };
+        let mut out = out.writer(); // a buffer in memory grows
+        let _ = write!(
+            out,
+            "event: {kind}\ndata: {{\"item_id\":\"{}\",\"output_index\":{index},\"delta\":",
+            item.id // of letters and digits
+        );
+        write_json(&mut out, text);
+        let _ = write!(out, "{further},\"type\":\"{kind}\",\"sequence_number\":{}}}\n\n", self.sequence);
+        self.sequence += 1;
     }
 
     fn close(&mut self, status: &str, out: &mut BytesMut) {
