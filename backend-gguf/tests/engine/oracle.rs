@@ -2,7 +2,7 @@
 
 use duet_backend_gguf::GgufSettings;
 use duet_core::model::KvType;
-use duet_core::{SeqId, Want};
+use duet_core::{Pooler, Pooling, SeqId, Want};
 use safetensors::SafeTensors;
 
 use crate::common::{self, row, step};
@@ -95,5 +95,28 @@ async fn greedy_follows_the_oracle_where_it_is_decided() {
             assert!(n_checked > 16, "{name}: only {n_checked} of the steps are decided");
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn embeddings_equal_transformers() {
+    let states = Oracle::read("states");
+    for name in ["tiny-llama", "tiny-llama-tied", "tiny-qwen2", "tiny-qwen3"] {
+        let mut spec = common::spec(&format!("{name}.gguf"));
+        spec.kv_type = Some(KvType::F32);
+        let model = common::load_with(GgufSettings::default(), spec).await.expect("the model loads");
+        let ids = Oracle::read(name).ids("prompt_long.ids");
+        let states = states.floats(&format!("{name}.states"));
+        for (pooling_name, pooling) in Pooling::NAMES {
+            let mut pooler = Pooler::new(pooling, states.len() / ids.len());
+            pooler.push(&states);
+            let expected = pooler.finish();
+            let got = model.embed(vec![ids.clone()], pooling).await.expect("a text").remove(0);
+            let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
+            let worst = got.iter().zip(&expected).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+            assert_eq!(got.len(), expected.len());
+            assert!(worst <= 1e-3 * scale, "{name} {pooling_name}: {worst} of {scale}");
+        }
+        model.unload().await;
     }
 }

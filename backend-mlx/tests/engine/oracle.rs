@@ -2,7 +2,7 @@
 
 use crate::common::{Oracle, fixture, load_as, with_runner, worst};
 use duet_core::testing::conformance::evaluate;
-use duet_core::{SeqId, WeightsMode};
+use duet_core::{Pooler, Pooling, SeqId, WeightsMode};
 
 /// Logits of both prompts, and the greedy continuation where the reference is sure of it.
 async fn check(model: &str, oracle: &str, weights: WeightsMode, tolerance: f32) {
@@ -81,4 +81,25 @@ async fn affine_at_all_widths_packed_and_dense() {
 async fn half_precision_checkpoints() {
     check("tiny-llama-mlx-f16", "tiny-llama-mlx-f16", WeightsMode::Auto, 1e-4).await;
     check("tiny-llama-mlx-bf16", "tiny-llama-mlx-bf16", WeightsMode::Auto, 1e-4).await;
+}
+
+#[tokio::test]
+async fn embeddings_equal_transformers() {
+    let (states, _folder) = Oracle::open("states");
+    for name in ["tiny-llama", "tiny-llama-tied", "tiny-qwen2", "tiny-qwen3"] {
+        let (oracle, _folder) = Oracle::open(name);
+        let ids = oracle.ids("prompt_long.ids");
+        let states = states.numbers(&format!("{name}.states"));
+        for file in [name.to_owned(), format!("{name}.gguf")] {
+            let model = load_as(&fixture(&file), 1, WeightsMode::Auto).await;
+            for (pooling_name, pooling) in Pooling::NAMES {
+                let mut pooler = Pooler::new(pooling, states.len() / ids.len());
+                pooler.push(&states);
+                let got = model.embed(vec![ids.clone()], pooling).await.expect("a text").remove(0);
+                let difference = worst(&got, &pooler.finish());
+                assert!(difference <= 1e-4, "{file} {pooling_name}: {difference}");
+            }
+            model.unload().await;
+        }
+    }
 }

@@ -45,4 +45,3 @@ fn embeddings_of_both_engines_point_the_same_way() {
         }
     }
 }
-

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Server, body_of, config, prerequisite};
 
 /// Tokens of an answer: enough that an effect shows, few enough that all rows take seconds.
-const N_TOKENS: u32 = 8;
+const N_TOKENS: u32 = 10;
 
 /// A model of the server under test.
 struct Subject<'a> {
@@ -24,8 +24,7 @@ impl<'a> Subject<'a> {
         let info = server.ask("GET", &format!("/tokenizer_info?model={engine}"), "");
         let info: Value = serde_json::from_str(body_of(&info)).expect("JSON");
         let body = json!({"model": engine, "content": "c"}).to_string();
-        let c: Value =
-            serde_json::from_str(body_of(&server.ask("POST", "/tokenize", &body))).expect("JSON");
+        let c: Value = serde_json::from_str(body_of(&server.ask("POST", "/tokenize", &body))).expect("JSON");
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).expect("a token id");
         let tokens = Tokens { eos: id(&info["eos_token_id"]), c: id(&c["tokens"][0]) };
         Self { server, engine, tokens }

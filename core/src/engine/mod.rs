@@ -96,8 +96,7 @@ impl Shared {
 
     /// Counts one more, if that makes no more than `most`.
     fn take_place(&self, places: &AtomicUsize, most: usize) -> Result<(), BackendError> {
-        let taken =
-            places.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
+        let taken = places.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
         let overloaded =
             |queue_length| BackendError::Overloaded { queue_length, retry_after: self.retry_after() };
         taken.map(drop).map_err(overloaded)
