@@ -78,6 +78,8 @@ pub struct Finished {
     pub timings: Timings,
     /// If asked for: of each token of the prompt but the first, before which there is nothing, given those before it.
     pub prompt_logprobs: Vec<TokenLogprobs>,
+    /// If logprobs were asked for: of the token that ended it, which is not part of the output.
+    pub end_logprobs: Option<TokenLogprobs>,
 }
 
 /// One item of a generation.

@@ -27,7 +27,13 @@ pub(crate) enum RawEvent {
         logprobs: Option<Box<TokenLogprobs>>,
     },
     /// The end as the engine saw it, which knows nothing of stop strings.
-    Finished { reason: FinishReason, usage: Usage, timings: Timings, prompt_logprobs: Vec<TokenLogprobs> },
+    Finished {
+        reason: FinishReason,
+        usage: Usage,
+        timings: Timings,
+        prompt_logprobs: Vec<TokenLogprobs>,
+        end_logprobs: Option<Box<TokenLogprobs>>,
+    },
     /// The end of a request that failed.
     Failed(BackendError),
 }
@@ -114,8 +120,10 @@ impl GenerationStream {
             RawEvent::Token { id, logprobs } => {
                 Some(Ok(GenerationEvent::Token(self.token(id, logprobs.map(|boxed| *boxed)))))
             }
-            RawEvent::Finished { reason, usage, timings, prompt_logprobs } => {
-                let end = Finished { prompt_logprobs, ..self.finished(reason, usage, timings) };
+            RawEvent::Finished { reason, usage, timings, prompt_logprobs, end_logprobs } => {
+                // What came after a stop string is nobody's.
+                let end_logprobs = end_logprobs.filter(|_| self.stopped.is_none()).map(|boxed| *boxed);
+                let end = Finished { prompt_logprobs, end_logprobs, ..self.finished(reason, usage, timings) };
                 Some(Ok(GenerationEvent::Finished(end)))
             }
             // Its text was whole before the failure came.
@@ -145,13 +153,13 @@ impl GenerationStream {
             usage.n_completion_tokens = n_tokens;
             let reason = FinishReason::Stop(StopCause::StopString(index));
             let (text, prompt_logprobs) = (String::new(), Vec::new());
-            return Finished { reason, text, usage, timings, prompt_logprobs };
+            return Finished { reason, text, usage, timings, prompt_logprobs, end_logprobs: None };
         }
         // A character that the length cut is not there yet; one that the model ended in is broken.
         let rest = if reason == FinishReason::Length { "" } else { self.detokenizer.flush() };
         let mut text = self.stops.push(rest).emit.to_owned();
         text.push_str(self.stops.flush());
-        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new() }
+        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new(), end_logprobs: None }
     }
 }
 

@@ -126,6 +126,8 @@ pub(crate) struct Generation {
     late: Option<Vec<f32>>,
     /// Of the prompt's tokens from the second on, as far as it was evaluated, if they are wanted.
     scores: Vec<TokenLogprobs>,
+    /// Of the token that ended it, if logprobs are wanted.
+    end_logprobs: Option<Box<TokenLogprobs>>,
     /// The prompt and everything generated after it.
     tokens: Vec<TokenId>,
     /// Tokens of the prompt; the request's own list lives in `tokens`.
@@ -167,6 +169,7 @@ impl Generation {
             guide,
             late: None,
             scores: Vec::new(),
+            end_logprobs: None,
             n_prompt: tokens.len() as u32,
             tokens,
             n_cached: None,
@@ -334,9 +337,11 @@ impl Generation {
         self.sampler.accept(id);
         let request = &self.submission.request;
         if !request.ignore_eos && self.tokenizer.end_of_generation().contains(&id) {
+            self.end_logprobs = logprobs;
             return After::Finished(FinishReason::Stop(StopCause::EndOfGeneration(id)));
         }
         if request.stop_tokens.contains(&id) {
+            self.end_logprobs = logprobs;
             return After::Finished(FinishReason::Stop(StopCause::StopToken(id)));
         }
         if let Some(guide) = &mut self.guide {
@@ -364,7 +369,8 @@ impl Generation {
             batch_width: self.batch_width,
         };
         let prompt_logprobs = std::mem::take(&mut self.scores);
-        self.submission.send(RawEvent::Finished { reason, usage, timings, prompt_logprobs });
+        let end_logprobs = self.end_logprobs.take();
+        self.submission.send(RawEvent::Finished { reason, usage, timings, prompt_logprobs, end_logprobs });
     }
 
     /// Ends the stream with an error.

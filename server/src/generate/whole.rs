@@ -1,6 +1,6 @@
 //! An answer in one piece: the fold of the same events that a stream writes.
 
-use duet_core::event::{FinishReason, Finished, GenerationEvent, TokenEvent};
+use duet_core::event::{FinishReason, Finished, GenerationEvent, StopCause, TokenEvent};
 use duet_core::text::TokenId;
 use serde::Serialize;
 
@@ -57,13 +57,21 @@ impl<'a> Growing<'a> {
         if n == 0 { f64::NEG_INFINITY } else { sum / f64::from(n) }
     }
 
-    /// Puts the prompt's log-probabilities in front, if they are wanted.
+    /// Puts the prompt's log-probabilities in front, if they are wanted. The token that ended the answer gets its own behind
+    /// it then: who scores prompts asks for one token more and leaves out the last, whatever it is.
     fn score_prompt(&mut self, form: &'a Form, index: usize, finished: &Finished) {
         if let Some(ids) = &form.prompt_of(index).scored {
             let answer = std::mem::take(&mut self.text_logprobs);
             let tokenizer = form.resident.model.tokenizer();
             self.text_logprobs = TextLogprobs::of_prompt(tokenizer, ids, &finished.prompt_logprobs);
             self.text_logprobs.extend(answer);
+            let id = match finished.reason {
+                FinishReason::Stop(StopCause::EndOfGeneration(id) | StopCause::StopToken(id)) => Some(id),
+                FinishReason::Stop(_) | FinishReason::Length => None,
+            };
+            if let (Some(id), Some(logprobs)) = (id, &finished.end_logprobs) {
+                self.text_logprobs.push(tokenizer.as_ref(), id, logprobs, self.n_chars);
+            }
         }
     }
 

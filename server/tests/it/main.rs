@@ -15,6 +15,7 @@ mod params;
 mod refusals;
 mod replay;
 mod responses;
+mod scoring;
 mod shutdown;
 mod silence;
 mod sockets;

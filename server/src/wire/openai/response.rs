@@ -279,7 +279,7 @@ mod tests {
         let usage = EngineUsage { n_prompt_tokens, n_cached_tokens, n_completion_tokens };
         let (reason, text) = (FinishReason::Length, String::new());
         let timings = EngineTimings::default();
-        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new() }
+        Finished { reason, text, usage, timings, prompt_logprobs: Vec::new(), end_logprobs: None }
     }
 
     /// Each `(prompt, prompt tokens, cached)`, in the order in which they end.
