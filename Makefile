@@ -59,6 +59,9 @@ setup-verify:
 verify: test setup-verify ## Besides, the long suites, and pages in a headless browser
 	cargo test --release --locked --workspace --no-fail-fast -- --ignored
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then tests/agents/run.sh $(DUET); fi
+	tests/conformance/schemathesis.sh $(DUET)
+	cargo build --release --locked -p duet --example score
+	tests/conformance/lm_eval.sh $(DUET) $(TARGET)/release/examples/score
 	tests/browser/run.sh $(DUET)
 
 clean: ## Remove what cargo built; .tools/ and models/ stay (delete them by hand to fetch them anew)
