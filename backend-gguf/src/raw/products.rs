@@ -64,9 +64,11 @@ impl Products<'_> {
         let n_matrices = usize::try_from(wanted).unwrap_or(MOST_MATRICES).clamp(1, MOST_MATRICES);
         let backend = Backend::best(self.n_threads)?;
         let weights = Arena::new(n_matrices)?;
-        let matrices: Vec<*mut sys::ggml_tensor> =
+        let describe = |_| {
             // SAFETY: a live arena with room for as many tensors; type and sizes are those of a tensor that ggml has read.
-            (0..n_matrices).map(|_| unsafe { sys::ggml_new_tensor_2d(weights.0.as_ptr(), kind.type_, kind.n_columns, kind.n_rows) }).collect();
+            unsafe { sys::ggml_new_tensor_2d(weights.0.as_ptr(), kind.type_, kind.n_columns, kind.n_rows) }
+        };
+        let matrices: Vec<*mut sys::ggml_tensor> = (0..n_matrices).map(describe).collect();
         let buffer_type = backend.buffer_type(matrices[0], self.n_rows, self.repack);
         // SAFETY: a live arena whose tensors have no memory yet, and a buffer type of a registered device.
         let buffer = Buffer::new(unsafe {
