@@ -10,9 +10,8 @@ use duet_core::{
     LoadedInfo, LoadedModel, Probe,
 };
 
-use crate::load::{KV_UNIFIED, Loaded, load_runner};
+use crate::load::{KV_UNIFIED, Loaded, load_encoder, load_runner};
 use crate::raw::{ContextSettings, FlashAttention, SWA_FULL, library};
-use crate::runner::GgufRunner;
 use crate::settings::GgufSettings;
 use crate::{ID, VERSIONS, cpu};
 
@@ -103,16 +102,23 @@ impl InferenceBackend for GgufBackend {
         let thread = EngineThread::spawn("duet-gguf")?;
         let settings = self.settings.clone();
         let build_spec = spec.clone();
-        Engine::start(thread, &spec, progress, move |control| build(&build_spec, &settings, control)).await
+        if spec.model.encoder {
+            let build = move |control: &LoadControl| {
+                let loaded = load_encoder(&build_spec, &settings, &mut |fraction| control.report(fraction))?;
+                Ok(describe(loaded, &build_spec, &settings))
+            };
+            return Engine::start(thread, &spec, progress, build).await;
+        }
+        let build = move |control: &LoadControl| {
+            let loaded = load_runner(&build_spec, &settings, &mut |fraction| control.report(fraction))?;
+            Ok(describe(loaded, &build_spec, &settings))
+        };
+        Engine::start(thread, &spec, progress, build).await
     }
 }
 
-fn build(
-    spec: &LoadSpec,
-    settings: &GgufSettings,
-    control: &LoadControl,
-) -> Result<(GgufRunner, LoadedInfo), BackendError> {
-    let Loaded { runner, context } = load_runner(spec, settings, &mut |fraction| control.report(fraction))?;
+fn describe<R>(loaded: Loaded<R>, spec: &LoadSpec, settings: &GgufSettings) -> (R, LoadedInfo) {
+    let Loaded { runner, context } = loaded;
     if let Some(line) = cpu::missing(&library().system_info) {
         tracing::warn!("{line}");
     }
@@ -127,7 +133,7 @@ fn build(
         notes: notes(&context, settings),
         load_time: std::time::Duration::ZERO, // measured by the engine
     };
-    Ok((runner, info))
+    (runner, info)
 }
 
 fn weights(model: &ModelInfo) -> String {
@@ -154,7 +160,14 @@ fn notes(context: &ContextSettings, settings: &GgufSettings) -> Vec<String> {
             FlashAttention::Off => "flash attention off",
         }
         .to_owned(),
-        format!("KV {}, {} cells", if context.kv_unified { "unified" } else { "split" }, context.n_cells),
+        match context.purpose.encodes() {
+            true => format!("texts of up to {} tokens in one pass, no cache", context.n_batch),
+            false => format!(
+                "KV {}, {} cells",
+                if context.kv_unified { "unified" } else { "split" },
+                context.n_cells
+            ),
+        },
         format!("batch {}, micro-batch {}", context.n_batch, context.n_ubatch),
     ];
     notes.push(

@@ -8,16 +8,16 @@ use duet_core::{BackendError, LoadSpec};
 
 use crate::ID;
 use crate::raw::{
-    Context, ContextSettings, FlashAttention, Model, ModelError, ModelFacts, ModelSettings, library,
+    Context, ContextSettings, FlashAttention, Model, ModelError, ModelFacts, ModelSettings, Purpose, library,
 };
-use crate::runner::GgufRunner;
+use crate::runner::{EncoderRunner, GgufRunner};
 use crate::settings::GgufSettings;
 use crate::snapshot::SnapshotKey;
 
 /// A runner, and what is worth saying of it.
 #[derive(Debug)]
-pub(crate) struct Loaded {
-    pub(crate) runner: GgufRunner,
+pub(crate) struct Loaded<R> {
+    pub(crate) runner: R,
     pub(crate) context: ContextSettings,
 }
 
@@ -26,25 +26,10 @@ pub(crate) fn load_runner(
     spec: &LoadSpec,
     settings: &GgufSettings,
     progress: &mut dyn FnMut(f32) -> bool,
-) -> Result<Loaded, BackendError> {
-    let path = &spec.model.path;
-    // Again, since the file may have changed after it was probed: a truncated one would be mapped and fault later.
-    let now = inspect(path)?;
-    if now.format != ModelFormat::Gguf {
-        return Err(BackendError::load_failed(path, "not a GGUF file"));
-    }
-    let weights = ModelSettings { vocab_only: false, mmap: settings.mmap, repack: settings.repack };
-    // The last part of the bar is for the context and the warm-up.
-    let model = Model::load(path, weights, &mut |fraction| progress(0.95 * fraction))
-        .map_err(|error| load_error(path, error))?;
+) -> Result<Loaded<GgufRunner>, BackendError> {
+    let (model, now) = load_model(spec, settings, progress)?;
     let facts = model.facts();
-    if !facts.generates {
-        return Err(BackendError::UnsupportedArchitecture {
-            architecture: spec.model.architecture.clone(),
-            backend: ID,
-            detail: "it does not generate text token by token".into(),
-        });
-    }
+    let path = &spec.model.path;
     let wanted = context_settings(spec, settings, is_plain(&facts, &spec.model.architecture));
     let context = Context::new(Arc::new(model), wanted).map_err(|error| load_error(path, error))?;
     let context_settings = *context.settings();
@@ -55,6 +40,81 @@ pub(crate) fn load_runner(
     runner.warm_up(warm_up_token, &mut || !progress(0.97))?;
     progress(1.0);
     Ok(Loaded { runner, context: context_settings })
+}
+
+/// Encoders of up to so many tokens attend in f32. The fused kernel rounds keys and values to f16 first; without it the
+/// scores of all pairs of tokens lie in memory, 50 MiB for 12 heads here and growing with the square.
+const EXACT_ATTENTION: u32 = 1024;
+
+/// As [`load_runner`], for models that generate nothing.
+pub(crate) fn load_encoder(
+    spec: &LoadSpec,
+    settings: &GgufSettings,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<Loaded<EncoderRunner>, BackendError> {
+    let (model, now) = load_model(spec, settings, progress)?;
+    let path = &spec.model.path;
+    // All of the context in one pass.
+    let rows = spec.context_length.min(now.context_length).max(1);
+    let common = context_settings(spec, settings, true);
+    let flash_attention = match common.flash_attention {
+        FlashAttention::Auto if rows <= EXACT_ATTENTION => FlashAttention::Off,
+        other => other,
+    };
+    let wanted = ContextSettings {
+        n_cells: rows,
+        n_batch: rows,
+        n_ubatch: rows,
+        n_sequences: 1,
+        n_holders: 0,
+        n_outputs: rows,
+        kv_unified: true,
+        purpose: if now.ranks { Purpose::Rank } else { Purpose::Encode },
+        flash_attention,
+        ..common
+    };
+    let context = Context::new(Arc::new(model), wanted).map_err(|error| load_error(path, error))?;
+    if now.ranks && context.score_width() != 1 {
+        return Err(unsupported(spec, &format!("it sorts texts into {} classes", context.score_width())));
+    }
+    let context_settings = *context.settings();
+    progress(1.0);
+    Ok(Loaded { runner: EncoderRunner::new(context, rows), context: context_settings })
+}
+
+/// Weights, and what the file's header says now.
+fn load_model(
+    spec: &LoadSpec,
+    settings: &GgufSettings,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<(Model, ModelInfo), BackendError> {
+    let path = &spec.model.path;
+    // Again, since the file may have changed after it was probed: a truncated one would be mapped and fault later.
+    let now = inspect(path)?;
+    if now.format != ModelFormat::Gguf {
+        return Err(BackendError::load_failed(path, "not a GGUF file"));
+    }
+    if now.encoder != spec.model.encoder {
+        return Err(BackendError::load_failed(path, "the file is another one by now"));
+    }
+    let weights = ModelSettings { vocab_only: false, mmap: settings.mmap, repack: settings.repack };
+    // The last part of the bar is for the context and the warm-up.
+    let model = Model::load(path, weights, &mut |fraction| progress(0.95 * fraction))
+        .map_err(|error| load_error(path, error))?;
+    match model.facts().generates {
+        true => Ok((model, now)),
+        false => {
+            Err(unsupported(spec, "it neither generates text token by token nor encodes it in one pass"))
+        }
+    }
+}
+
+fn unsupported(spec: &LoadSpec, detail: &str) -> BackendError {
+    BackendError::UnsupportedArchitecture {
+        architecture: spec.model.architecture.clone(),
+        backend: ID,
+        detail: detail.into(),
+    }
 }
 
 fn load_error(path: &Path, error: ModelError) -> BackendError {
@@ -118,6 +178,7 @@ fn context_settings(spec: &LoadSpec, settings: &GgufSettings, is_plain: bool) ->
         },
         kv_type: spec.kv_type.unwrap_or_default(),
         kv_unified,
+        purpose: Purpose::Generate,
     }
 }
 

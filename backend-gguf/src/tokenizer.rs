@@ -116,6 +116,10 @@ impl Tokenizer for GgufTokenizer {
         self.tables.fill_in_middle
     }
 
+    fn pair_separator(&self) -> Option<TokenId> {
+        self.tables.pair_separator
+    }
+
     fn kind(&self) -> &str {
         &self.kind
     }

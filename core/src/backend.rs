@@ -317,6 +317,13 @@ pub trait LoadedModel: Send + Sync + 'static {
     /// Dropping the future leaves out what is not evaluated yet.
     async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError>;
 
+    /// The scores that a model gives pairs of texts ([`Tokenizer::encode_pair`]), as its classifier says them: higher is
+    /// better, without bounds. Evaluated as the texts of [`LoadedModel::embed`].
+    ///
+    /// # Errors
+    /// As [`LoadedModel::embed`]; `Unsupported` without [`Capabilities::ranks`].
+    async fn rank(&self, pairs: Vec<Vec<TokenId>>) -> Result<Vec<f32>, BackendError>;
+
     /// Runs a job with the runner to itself, when no request is running; requests queue up meanwhile. All sequences are
     /// released before and after. Resolves when the job has returned.
     ///

@@ -194,6 +194,10 @@ pub struct Capabilities {
     pub embedding_width: Option<u32>,
     /// Most tokens of a [`TextPart`]: [`crate::embedding::PART`], or the whole context where each token sees all others.
     pub embedding_part: u32,
+    /// It continues texts; otherwise there are no steps, and sequences, cells and the like say nothing.
+    pub generates: bool,
+    /// [`ModelRunner::embed`] gives one number for a pair of texts, its score, in place of states.
+    pub ranks: bool,
 }
 
 /// Bytes as the engine itself counts them. Absent figures are `None`, never 0.

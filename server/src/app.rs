@@ -58,6 +58,7 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/responses/{id}/input_items", get(routes::responses::input_items)),
         ("/v1/responses/{id}/cancel", post(routes::responses::cancel)),
         ("/v1/embeddings", post(routes::embeddings::create)),
+        ("/v1/rerank", post(routes::rerank::create)),
         ("/tokenize", post(routes::tokens::tokenize)),
         ("/detokenize", post(routes::tokens::detokenize)),
         ("/apply-template", post(routes::tokens::apply_template)),

@@ -10,7 +10,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::log::{capture, errors};
 use super::model::reason;
-use super::{Batch, Buffers, ContextSettings, Model, ModelError};
+use super::{Batch, Buffers, ContextSettings, Model, ModelError, Purpose};
 
 /// Why a batch was not evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +42,6 @@ pub(crate) struct Context {
     n_vocab: usize,
     /// Rows of logits that the last decode left.
     n_outputs: usize,
-    /// Whether every row of a batch leaves its state.
-    gives_states: bool,
     buffers: Buffers,
     /// Dropped after the context (see `Drop`), so that the model outlives it.
     model: Arc<Model>,
@@ -79,7 +77,6 @@ impl Context {
             settings,
             n_vocab,
             n_outputs: 0,
-            gives_states: false,
             buffers,
             model,
             _one_thread: PhantomData,
@@ -111,7 +108,10 @@ impl Context {
                 ],
             )
         };
-        if self.memory.is_null() || !causal {
+        if settings.purpose.encodes() && (causal || !self.memory.is_null()) {
+            return Err("the model is no encoder: it has a KV cache, or causal attention".into());
+        }
+        if !settings.purpose.encodes() && (self.memory.is_null() || !causal) {
             return Err("the model does not generate text: it has no causal attention over a KV cache".into());
         }
         match pairs.iter().find(|(_, have, want)| have != want) {
@@ -224,14 +224,6 @@ impl Context {
         unsafe { std::slice::from_raw_parts(pointer, self.n_outputs * self.n_vocab) }
     }
 
-    /// From now on every row leaves its state after the last norm. All rows of a batch count as outputs then, so each has to
-    /// be pushed as one.
-    pub(crate) fn give_states(&mut self) {
-        // SAFETY: a live context on its own thread; without pooling, each output has a state of its own.
-        unsafe { sys::llama_set_embeddings(self.pointer.as_ptr(), true) };
-        self.gives_states = true;
-    }
-
     /// Numbers in a state.
     pub(crate) fn state_width(&self) -> usize {
         // SAFETY: a live model.
@@ -241,7 +233,7 @@ impl Context {
     /// States of the batch decoded last, `[n_outputs, state_width]` f32 in the order of its rows; empty if it failed. Waits
     /// for the device.
     pub(crate) fn states(&self) -> &[f32] {
-        if self.n_outputs == 0 || !self.gives_states {
+        if self.n_outputs == 0 || !matches!(self.settings.purpose, Purpose::States | Purpose::Encode) {
             return &[];
         }
         // SAFETY: a live context on its own thread.
@@ -252,6 +244,58 @@ impl Context {
         // SAFETY: without pooling the library keeps one state per output of the last batch, contiguous and in batch order,
         // until the next decode, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(pointer, self.n_outputs * self.state_width()) }
+    }
+
+    /// Numbers in a score: 1 of a reranker, more of a classifier.
+    pub(crate) fn score_width(&self) -> usize {
+        // SAFETY: a live model.
+        usize::try_from(unsafe { sys::llama_model_n_cls_out(self.model.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// The score of the text encoded last, `[score_width]` f32; empty if that failed or the context is for something else.
+    pub(crate) fn scores(&self) -> &[f32] {
+        if self.n_outputs == 0 || !self.settings.purpose.ranks() {
+            return &[];
+        }
+        // SAFETY: a live context on its own thread.
+        let pointer = unsafe { sys::llama_get_embeddings_seq(self.pointer.as_ptr(), 0) };
+        if pointer.is_null() {
+            return &[];
+        }
+        // SAFETY: with that pooling the library keeps so many floats for each sequence of the last batch until the next one,
+        // which needs `&mut self`; sequence 0 is the only one (`encode` has seen to it).
+        unsafe { std::slice::from_raw_parts(pointer, self.score_width()) }
+    }
+
+    /// Encodes the batch, a whole text of sequence 0. Blocks on a CPU; a GPU may still be at work when this returns.
+    pub(crate) fn encode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        self.may_encode(batch).map_err(DecodeError::Refused)?;
+        self.n_outputs = 0;
+        let (code, lines) = capture(|| {
+            // SAFETY: a live context on its own thread; the view lives over the call, and what the library asserts about
+            // it was checked above.
+            unsafe { sys::llama_encode(self.pointer.as_ptr(), batch.as_raw()) }
+        });
+        match code {
+            0 => {
+                self.n_outputs = batch.len();
+                Ok(())
+            }
+            -1 => Err(DecodeError::Invalid(errors(&lines))),
+            code => Err(DecodeError::Failed { code, reason: errors(&lines) }),
+        }
+    }
+
+    /// An encoder's text goes through in one pass, or the library ends the process.
+    fn may_encode(&self, batch: &Batch) -> Result<(), String> {
+        self.may_decode(batch)?;
+        if !self.settings.purpose.encodes() || batch.max_sequence() > 0 {
+            return Err("not a text for an encoder".into());
+        }
+        match self.settings.n_ubatch as usize {
+            most if batch.len() > most => Err(format!("{} rows of {most} in a pass", batch.len())),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until the device has finished.

@@ -25,5 +25,5 @@ pub(crate) use context::{Context, DecodeError};
 pub(crate) use model::{Model, ModelError, ModelFacts, ModelSettings};
 pub(crate) use process::library;
 pub(crate) use products::Products;
-pub(crate) use settings::{ContextSettings, FlashAttention, SWA_FULL};
+pub(crate) use settings::{ContextSettings, FlashAttention, Purpose, SWA_FULL};
 pub(crate) use vocab::VocabTables;

@@ -41,7 +41,7 @@ pub(crate) struct ModelFacts {
     pub(crate) window: u32,
     /// Mamba, RWKV and the like, or attention beside such layers.
     pub(crate) recurrent: bool,
-    /// Whether it generates token by token on its own: not T5 (needs an encoder pass), not a diffusion model.
+    /// Whether it takes tokens and gives states on its own: not T5 (two models in one), not a diffusion model.
     pub(crate) generates: bool,
 }
 

@@ -30,6 +30,31 @@ pub(crate) enum FlashAttention {
     Off,
 }
 
+/// What a context is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Tokens one after another over a cache; logits come back.
+    Generate,
+    /// The same, and each row leaves its state as well.
+    States,
+    /// Whole texts without a cache, each of whose rows leaves its state.
+    Encode,
+    /// Whole pairs of texts without a cache, which leave a score.
+    Rank,
+}
+
+impl Purpose {
+    /// Whether texts are encoded without a cache.
+    pub(crate) fn encodes(self) -> bool {
+        matches!(self, Self::Encode | Self::Rank)
+    }
+
+    /// Whether scores come back.
+    pub(crate) fn ranks(self) -> bool {
+        self == Self::Rank
+    }
+}
+
 /// A context's settings, all explicit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContextSettings {
@@ -52,6 +77,7 @@ pub(crate) struct ContextSettings {
     pub(crate) kv_type: KvType,
     /// One buffer for all sequences instead of one each.
     pub(crate) kv_unified: bool,
+    pub(crate) purpose: Purpose,
 }
 
 impl ContextSettings {
@@ -151,7 +177,10 @@ impl ContextSettings {
         params.n_threads_batch = n_threads;
         params.ctx_type = sys::LLAMA_CONTEXT_TYPE_DEFAULT;
         params.rope_scaling_type = sys::LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED; // as the model says
-        params.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
+        params.pooling_type = match self.purpose {
+            Purpose::Rank => sys::LLAMA_POOLING_TYPE_RANK,
+            _ => sys::LLAMA_POOLING_TYPE_NONE,
+        };
         params.attention_type = sys::LLAMA_ATTENTION_TYPE_UNSPECIFIED; // as the model says; checked afterwards
         params.flash_attn_type = match self.flash_attention {
             FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -162,7 +191,7 @@ impl ContextSettings {
         let element = ggml_type(self.kv_type).unwrap_or(sys::GGML_TYPE_F16);
         params.type_k = element;
         params.type_v = element;
-        params.embeddings = false;
+        params.embeddings = self.purpose != Purpose::Generate;
         params.offload_kqv = true;
         params.op_offload = true;
         params.no_perf = true;
@@ -193,6 +222,7 @@ mod tests {
             flash_attention: FlashAttention::Auto,
             kv_type: KvType::F16,
             kv_unified: true,
+            purpose: Purpose::Generate,
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct VocabTables {
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
     pub(crate) adds_bos: bool,
+    /// Between the texts of a pair, where each ends with a mark of its own already (RoBERTa and its kin).
+    pub(crate) pair_separator: Option<u32>,
     /// The three marks of a gap, by the file's keys, else by their names.
     pub(crate) fill_in_middle: Option<FillInMiddle>,
     /// "bpe", "spm", …
@@ -44,6 +46,7 @@ impl VocabTables {
             bos: id(vocab.bos()),
             eos: id(vocab.eos()),
             adds_bos: vocab.should_add_bos(),
+            pair_separator: pair_separator(model),
             fill_in_middle: gap([vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid()].map(id)),
             algorithm: match model.vocab_type() {
                 sys::LLAMA_VOCAB_TYPE_SPM => "spm",
@@ -88,6 +91,21 @@ impl VocabTables {
     pub(crate) fn is_hidden(&self, id: u32) -> bool {
         self.hidden.get(id as usize).copied().unwrap_or(false)
     }
+}
+
+fn pair_separator(model: &Model) -> Option<u32> {
+    // SAFETY: a live model; its vocabulary lives as long.
+    let (between, behind, separator) = unsafe {
+        let vocab = sys::llama_model_get_vocab(model.as_ptr());
+        (
+            sys::llama_vocab_get_add_sep(vocab),
+            sys::llama_vocab_get_add_eos(vocab),
+            sys::llama_vocab_sep(vocab),
+        )
+    };
+    // BERT's own vocabularies end each text with the separator.
+    let ends_with_it = model.vocab_type() == sys::LLAMA_VOCAB_TYPE_WPM;
+    u32::try_from(separator).ok().filter(|_| between && behind && !ends_with_it)
 }
 
 fn gap([prefix, suffix, middle]: [Option<u32>; 3]) -> Option<FillInMiddle> {

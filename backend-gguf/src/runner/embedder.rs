@@ -3,7 +3,7 @@
 use duet_core::embedding::PART;
 use duet_core::{BackendError, Pooler, TextPart};
 
-use crate::raw::{Batch, BatchRow, Buffers, Context, ContextSettings};
+use crate::raw::{Batch, BatchRow, Buffers, Context, ContextSettings, Purpose};
 
 /// One text at a time.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ impl Embedder {
             // All rows go through the head as well, whose output has a buffer of this many.
             n_outputs: PART,
             kv_unified: true,
+            purpose: Purpose::States,
             ..*beside.settings()
         };
-        let mut context = Context::new(beside.model().clone(), settings)
+        let context = Context::new(beside.model().clone(), settings)
             .map_err(|error| BackendError::engine("making a context for embeddings", error))?;
-        context.give_states();
         let batch = Batch::with_capacity(context.settings().n_batch as usize);
         Ok(Self { context, batch, n_done: 0 })
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod embedder;
+mod encoder;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use crate::raw::{Batch, BatchRow, Context, DecodeError, ModelFacts, Products, Ra
 use crate::snapshot::{DIGEST, SnapshotKey};
 use check::{invalid, unsupported};
 use embedder::Embedder;
+pub(crate) use encoder::EncoderRunner;
 
 /// Where the logits of the newest step lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,8 @@ impl GgufRunner {
             snapshot: true,
             embedding_width: u32::try_from(context.state_width()).ok().filter(|width| *width > 0),
             embedding_part: PART,
+            generates: true,
+            ranks: false,
         };
         Self {
             capabilities,

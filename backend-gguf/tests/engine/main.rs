@@ -4,6 +4,7 @@
 mod common;
 mod conformance;
 mod constrained;
+mod encoder;
 mod errors;
 mod holders;
 mod oracle;

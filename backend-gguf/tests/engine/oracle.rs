@@ -7,10 +7,11 @@ use safetensors::SafeTensors;
 
 use crate::common::{self, row, step};
 
-struct Oracle(Vec<u8>);
+/// A file of reference values.
+pub(crate) struct Oracle(Vec<u8>);
 
 impl Oracle {
-    fn read(name: &str) -> Self {
+    pub(crate) fn read(name: &str) -> Self {
         Self(std::fs::read(common::fixture(&format!("oracle/{name}.safetensors"))).expect("an oracle file"))
     }
 
@@ -20,11 +21,11 @@ impl Oracle {
         tensor.data().chunks_exact(4).map(|word| word.try_into().expect("four bytes")).collect()
     }
 
-    fn floats(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         self.words(name).into_iter().map(f32::from_le_bytes).collect()
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         self.words(name).into_iter().map(u32::from_le_bytes).collect()
     }
 }

@@ -34,6 +34,9 @@ impl Family {
     /// # Errors
     /// `UnsupportedArchitecture`, naming those that are supported.
     pub(crate) fn of(model: &ModelInfo) -> Result<&'static Self, BackendError> {
+        if model.encoder {
+            return Err(unsupported(model, "it generates nothing, and encoders are not there yet"));
+        }
         let name = model.architecture.as_str();
         let found = FAMILIES.into_iter().find(|family| match model.format {
             ModelFormat::MlxDirectory => family.model_types.contains(&name),

@@ -73,6 +73,8 @@ impl MlxRunner {
             snapshot: true,
             embedding_width: u32::try_from(decoder.config.hidden_size).ok(),
             embedding_part: PART,
+            generates: true,
+            ranks: false,
         };
         let n_ids = capabilities.max_sequences + capabilities.n_holders;
         let sequences = Sequences::new(n_ids as usize, decoder.layers.len(), cache);

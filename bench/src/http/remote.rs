@@ -222,6 +222,8 @@ impl InferenceBackend for RemoteServer {
             snapshot: false,
             embedding_width: None,
             embedding_part: 0,
+            generates: true,
+            ranks: false,
         };
         Ok(Arc::new(RemoteModel { info, capabilities, tokenizer: spec.tokenizer }))
     }
@@ -269,6 +271,10 @@ impl LoadedModel for RemoteModel {
         _pooling: Pooling,
     ) -> Result<Vec<Vec<f32>>, BackendError> {
         Err(self.unsupported("embeddings"))
+    }
+
+    async fn rank(&self, _pairs: Vec<Vec<TokenId>>) -> Result<Vec<f32>, BackendError> {
+        Err(self.unsupported("scores of pairs of texts"))
     }
 
     async fn run_exclusive(&self, _job: RunnerJob) -> Result<(), BackendError> {

@@ -60,7 +60,8 @@ impl EmbeddingJob {
     fn part(&mut self, runner: &mut dyn ModelRunner) -> Result<usize, BackendError> {
         let Some(text) = self.texts.get(self.vectors.len()) else { return Ok(0) };
         let capabilities = runner.capabilities();
-        let (width, most) = (capabilities.embedding_width.unwrap_or(0), capabilities.embedding_part);
+        // A score is a single number.
+        let (width, most) = (capabilities.embedding_width.unwrap_or(1), capabilities.embedding_part);
         let (n_done, mut pooler) =
             self.begun.take().unwrap_or_else(|| (0, Pooler::new(self.pooling, width as usize)));
         let end = text.len().min(n_done + most as usize);

@@ -260,9 +260,37 @@ impl Engine {
         }
     }
 
+    fn unsupported(&self, feature: &'static str) -> BackendError {
+        BackendError::Unsupported { feature: feature.into(), backend: self.info.backend.into() }
+    }
+
+    /// What the runner makes of texts, one vector each.
+    async fn vectors(
+        &self,
+        texts: Vec<Vec<TokenId>>,
+        pooling: Pooling,
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        let context_length = self.capabilities.context_length.min(self.capabilities.kv_tokens) as usize;
+        for text in &texts {
+            self.check_ids("input", text)?;
+            if text.len() > context_length {
+                let n_prompt_tokens = text.len();
+                return Err(BackendError::ContextLengthExceeded { n_prompt_tokens, context_length });
+            }
+        }
+        // One is at work, as it were.
+        let _place = Place::take(&self.shared, self.max_queue + 1)?;
+        let (answer, vectors) = oneshot::channel();
+        self.send(Message::Embed(EmbeddingJob::new(texts, pooling, answer)))?;
+        vectors.await.map_err(|_| self.gone())?
+    }
+
     fn check(&self, request: &mut GenerateRequest) -> Result<(), BackendError> {
         if self.shared.state() != EngineState::Running {
             return Err(self.gone());
+        }
+        if !self.capabilities.generates {
+            return Err(self.unsupported("generating text"));
         }
         let context_length = self.capabilities.context_length.min(self.capabilities.kv_tokens) as usize;
         let n_prompt_tokens = request.prompt.len();
@@ -325,23 +353,18 @@ impl LoadedModel for Engine {
     }
 
     async fn embed(&self, texts: Vec<Vec<TokenId>>, pooling: Pooling) -> Result<Vec<Vec<f32>>, BackendError> {
-        if self.capabilities.embedding_width.is_none() {
-            let backend = self.info.backend.into();
-            return Err(BackendError::Unsupported { feature: "embeddings".into(), backend });
+        match self.capabilities.embedding_width {
+            Some(_) => self.vectors(texts, pooling).await,
+            None => Err(self.unsupported("embeddings")),
         }
-        let context_length = self.capabilities.context_length.min(self.capabilities.kv_tokens) as usize;
-        for text in &texts {
-            self.check_ids("input", text)?;
-            if text.len() > context_length {
-                let n_prompt_tokens = text.len();
-                return Err(BackendError::ContextLengthExceeded { n_prompt_tokens, context_length });
-            }
+    }
+
+    async fn rank(&self, pairs: Vec<Vec<TokenId>>) -> Result<Vec<f32>, BackendError> {
+        if !self.capabilities.ranks {
+            return Err(self.unsupported("reranking"));
         }
-        // One is at work, as it were.
-        let _place = Place::take(&self.shared, self.max_queue + 1)?;
-        let (answer, vectors) = oneshot::channel();
-        self.send(Message::Embed(EmbeddingJob::new(texts, pooling, answer)))?;
-        vectors.await.map_err(|_| self.gone())?
+        // A score is one state for the whole pair, so that pooling has no say.
+        Ok(self.vectors(pairs, Pooling::First).await?.into_iter().flatten().collect())
     }
 
     async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {

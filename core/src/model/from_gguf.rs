@@ -12,6 +12,9 @@ use crate::embedding::Pooling;
 /// As in llama.cpp, which stops the process beyond it.
 const MAX_LAYERS: u32 = 512;
 
+/// llama.cpp's number for models that score pairs of texts.
+const RANK: u32 = 4;
+
 /// Describes an opened file.
 pub(super) fn describe(file: &GgufFile) -> Result<ModelInfo, ModelFileError> {
     let meta = file.metadata();
@@ -30,6 +33,7 @@ pub(super) fn describe(file: &GgufFile) -> Result<ModelInfo, ModelFileError> {
     let layers = layers(&keys, n_layers, hidden_size)?;
     let largest = |of: fn(&LayerInfo) -> u32| layers.iter().map(of).max().unwrap_or(0);
     let totals = Totals::of(file.tensors());
+    let pooling_type = keys.u32("pooling_type")?;
     let tied_embeddings = file.tensor("output.weight").is_none();
     Ok(ModelInfo {
         path: file.path().to_owned(),
@@ -59,13 +63,15 @@ pub(super) fn describe(file: &GgufFile) -> Result<ModelInfo, ModelFileError> {
         bos_token_id: meta.u32("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: eos_ids(meta)?,
         generation_defaults: generation_defaults(meta)?,
-        // Other numbers: none, and that of rerankers.
-        pooling: match keys.u32("pooling_type")? {
+        pooling: match pooling_type {
             Some(1) => Some(Pooling::Mean),
             Some(2) => Some(Pooling::First),
             Some(3) => Some(Pooling::Last),
             _ => None,
         },
+        encoder: is_encoder(&keys)?,
+        ranks: pooling_type == Some(RANK)
+            && ["cls.weight", "cls.output.weight"].iter().any(|name| file.tensor(name).is_some()),
         split: totals.split,
         file_bytes: file.file_bytes(),
         weight_bytes: totals.bytes,
@@ -212,6 +218,8 @@ fn windows(keys: &Keys<'_>, n_layers: u32) -> Result<Vec<Option<u32>>, ModelFile
 
 /// What decides a layer's kind.
 struct Kinds {
+    /// Nothing is kept of any token.
+    encoder: bool,
     latent: bool,
     /// Whether some layers keep a state of fixed size.
     hybrid: bool,
@@ -238,6 +246,7 @@ impl Kinds {
                 .map(|interval| (1..=n_layers).map(|ordinal| ordinal % interval != 0).collect()),
         };
         Ok(Self {
+            encoder: is_encoder(keys)?,
             latent: keys.has("attention.kv_lora_rank"),
             hybrid: STATE_KEYS.iter().any(|key| keys.has(key)),
             recurrent,
@@ -246,6 +255,9 @@ impl Kinds {
     }
 
     fn of(&self, layer: usize, n_kv_heads: u32) -> LayerKind {
+        if self.encoder {
+            return LayerKind::Stateless;
+        }
         let stated = self.recurrent.as_ref().map(|flags| flags[layer]);
         match (self.hybrid, stated, n_kv_heads) {
             (true, Some(false), _) => {}
@@ -261,6 +273,13 @@ impl Kinds {
             (false, false) => LayerKind::Attention,
         }
     }
+}
+
+/// Whether attention goes both ways. Diffusion models are so too, and generate; llama.cpp tells them by their names.
+fn is_encoder(keys: &Keys<'_>) -> Result<bool, ModelFileError> {
+    const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
+    let causal = keys.meta.bool(&keys.key("attention.causal"))?.unwrap_or(true);
+    Ok(!causal && !DIFFUSION.contains(&keys.architecture))
 }
 
 /// Sums over the tensor table.

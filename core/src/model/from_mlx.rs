@@ -81,6 +81,8 @@ fn describe_parts(
         bos_token_id: extras.bos_token_id,
         eos_token_ids: extras.eos_token_ids,
         generation_defaults: extras.generation_defaults,
+        encoder: false,
+        ranks: false,
         pooling: extras.pooling,
         split: weights.split,
         file_bytes: files.file_bytes(),

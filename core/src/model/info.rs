@@ -86,6 +86,10 @@ pub struct ModelInfo {
     pub generation_defaults: GenerationDefaults,
     /// How its author pools states into embeddings; `None`: not stated.
     pub pooling: Option<Pooling>,
+    /// Each token sees all others: texts go in whole, nothing is cached and nothing is generated (BERT and its kin).
+    pub encoder: bool,
+    /// A classifier on top scores pairs of texts (rerankers); the states below are of no use then.
+    pub ranks: bool,
     /// How the weights divide; see [`WeightSplit`].
     pub split: WeightSplit,
     /// Bytes of all weight files on disk.

@@ -120,6 +120,10 @@ pub struct FakeConfig {
     pub n_holders: u32,
     /// Whether forks share the cells of their sources.
     pub shares_cells: bool,
+    /// Whether it generates; an encoder does not.
+    pub generates: bool,
+    /// Whether it scores pairs of texts instead of giving their states.
+    pub ranks: bool,
 }
 
 impl Default for FakeConfig {
@@ -135,6 +139,8 @@ impl Default for FakeConfig {
             fail_load: false,
             n_holders: 8,
             shares_cells: false,
+            generates: true,
+            ranks: false,
         }
     }
 }
@@ -167,6 +173,11 @@ pub struct FakeRunner {
     text: Vec<TokenId>,
 }
 
+/// The score of a pair: how many tokens are "a", less 3.
+fn fake_score(tokens: &[TokenId]) -> f32 {
+    tokens.iter().filter(|id| **id == TokenId::from(b'a')).count() as f32 - 3.0
+}
+
 const EMBEDDING_WIDTH: usize = 10;
 const N_VOCAB: usize = ByteTokenizer::VOCAB as usize;
 
@@ -186,9 +197,11 @@ impl FakeRunner {
             n_holders: config.n_holders,
             truncate: true,
             snapshot: true,
-            embedding_width: Some(EMBEDDING_WIDTH as u32),
-            // Tiny, so that texts of tests have several.
-            embedding_part: 5,
+            embedding_width: (!config.ranks).then_some(EMBEDDING_WIDTH as u32),
+            // Tiny, so that texts of tests have several; encoders take them whole.
+            embedding_part: if config.generates { 5 } else { spec.context_length },
+            generates: config.generates,
+            ranks: config.ranks,
         };
         Self {
             config,
@@ -394,6 +407,10 @@ impl ModelRunner for FakeRunner {
         if self.text.len() != part.position as usize {
             return Err(BackendError::invalid("input", "a part of another text"));
         }
+        if self.config.ranks {
+            pooler.push(&[fake_score(part.tokens)]);
+            return Ok(());
+        }
         for id in part.tokens {
             self.text.push(*id);
             let mut hasher = DefaultHasher::new();
@@ -530,6 +547,8 @@ pub fn fake_model_info() -> ModelInfo {
         eos_token_ids: vec![ByteTokenizer::EOS, ByteTokenizer::IM_END],
         generation_defaults: GenerationDefaults::default(),
         pooling: None,
+        encoder: false,
+        ranks: false,
         split: WeightSplit::default(),
         file_bytes: 4000,
         weight_bytes: 4000,

@@ -51,6 +51,26 @@ pub trait Tokenizer: Send + Sync + Debug {
     /// [`TokenizerError::Encode`] where the underlying library refuses the text.
     fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, TokenizerError>;
 
+    /// The ids of two texts for a model that judges one beside the other: each with what the format puts around a text, the
+    /// second without its beginning. What looks like a control token is text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    fn encode_pair(&self, first: &str, second: &str) -> Result<Vec<TokenId>, TokenizerError> {
+        let options = EncodeOptions { add_special: true, parse_special: false };
+        let mut ids = self.encode(first, options)?;
+        ids.extend(self.pair_separator());
+        let second = self.encode(second, options)?;
+        let begins = self.bos().is_some_and(|bos| second.first() == Some(&bos));
+        ids.extend_from_slice(&second[usize::from(begins)..]);
+        Ok(ids)
+    }
+
+    /// What stands between the two texts of a pair besides what ends the first one. `None`, unless overridden.
+    fn pair_separator(&self) -> Option<TokenId> {
+        None
+    }
+
     /// The bytes that `id` stands for in decoded text; they need not be whole UTF-8 characters. Control tokens give
     /// their written form here ([`Tokenizer::is_control`] tells them apart). `None` for ids without a token: outside
     /// of the vocabulary, or in one of its holes.

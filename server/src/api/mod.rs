@@ -162,6 +162,12 @@ pub(crate) const ROUTES: &[Route] = &[
         "One model, by name or alias",
     ),
     post(Endpoint::Embeddings, Body::Json("Embeddings"), MODEL_ERRORS, "Vectors of texts"),
+    post(
+        Endpoint::Rerank,
+        Body::Json("Ranking"),
+        MODEL_ERRORS,
+        "Texts in the order of how well they answer a query",
+    ),
     post(Endpoint::Tokenize, Body::Json("Tokenized"), MODEL_ERRORS, "The tokens of a text"),
     post(Endpoint::Detokenize, Body::Json("Detokenized"), MODEL_ERRORS, "The text of tokens"),
     post(Endpoint::ApplyTemplate, Body::Json("Templated"), MODEL_ERRORS, "The prompt that messages become"),

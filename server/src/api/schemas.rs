@@ -41,6 +41,18 @@ pub(super) fn components() -> Value {
             }))},
             "usage": object(json!({"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}})),
         })),
+        "Ranking": object(json!({
+            "id": {"type": "string"}, "object": {"const": "list"}, "model": {"type": "string"},
+            "results": {"type": "array", "items": {
+                "type": "object", "required": ["index", "relevance_score"],
+                "properties": {
+                    "index": {"type": "integer"},
+                    "relevance_score": {"type": "number", "minimum": 0, "maximum": 1},
+                    "document": object(json!({"text": {"type": "string"}})),
+                },
+            }},
+            "usage": object(json!({"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}})),
+        })),
         "Tokenized": object(json!({
             "tokens": {"type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/TokenId"}, {
                 "type": "object", "required": ["id", "piece"],

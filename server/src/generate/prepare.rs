@@ -78,6 +78,9 @@ impl ForModel {
 /// What of the request this model cannot do, with the parameter's name.
 pub(crate) fn prepare(work: Work, for_model: ForModel) -> Result<Job, ApiError> {
     let resident = &for_model.resident;
+    if !resident.model.capabilities().generates {
+        return Err(resident.cannot("generating text", "it is an encoder"));
+    }
     match work {
         Work::Chat(request) => {
             let ChatRequest { params, messages, logprobs, template, tools, voice } = request;

@@ -8,6 +8,7 @@ use duet_core::registry::TextAssets;
 use sha2::{Digest, Sha256};
 
 use crate::config::ModelConfig;
+use crate::error::ApiError;
 use crate::metrics::ModelMetrics;
 use crate::models::describe::Described;
 use crate::reasoning::Tags;
@@ -50,6 +51,13 @@ impl Resident {
     /// How its states become an embedding: as the settings say, else the model, else their mean.
     pub(crate) fn pooling(&self) -> Pooling {
         self.config.pooling.or(self.described.info.pooling).unwrap_or(Pooling::Mean)
+    }
+
+    /// A 400 that says which model and engine cannot do it.
+    pub(crate) fn cannot(&self, what: &str, why: &str) -> ApiError {
+        let (name, engine) = (&self.config.name, self.model.info().backend);
+        let message = format!("{what} is not supported by model `{name}` on the engine `{engine}`: {why}");
+        ApiError::unsupported("model", message)
     }
 
     pub(crate) fn is_crashed(&self) -> bool {

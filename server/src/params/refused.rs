@@ -121,6 +121,14 @@ const REFUSED_FOR_MESSAGES: &[(&str, AsksNothing, &str)] = &[
     ("inference_geo", never, "there is one place"),
 ];
 
+/// The same for reranking.
+const REFUSED_FOR_RERANK: &[(&str, AsksNothing, &str)] = &[
+    ("rank_fields", never, "documents are texts, or objects with `text`"),
+    ("max_chunks_per_doc", never, "documents are never cut"),
+    ("max_tokens_per_doc", never, "documents are never cut"),
+    ("truncate", never, "documents are never cut"),
+];
+
 fn disabled(value: &Value) -> bool {
     value.as_str() == Some("disabled")
 }
@@ -143,12 +151,14 @@ static ROWS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let for_responses = |entry| Parameter { on: Endpoints::of(&[Endpoint::Responses]), ..row(entry) };
     let for_messages = |entry| Parameter { on: Endpoints::of(&[Endpoint::Messages]), ..row(entry) };
     let for_chat = |entry| Parameter { on: Endpoints::of(&[Endpoint::Chat]), ..row(entry) };
+    let for_rerank = |entry| Parameter { on: Endpoints::of(&[Endpoint::Rerank]), ..row(entry) };
     let further = REFUSED_FOR_CHAT
         .iter()
         .map(for_chat)
         .chain(REFUSED_FOR_TEXT.iter().map(for_text))
         .chain(REFUSED_FOR_RESPONSES.iter().map(for_responses))
-        .chain(REFUSED_FOR_MESSAGES.iter().map(for_messages));
+        .chain(REFUSED_FOR_MESSAGES.iter().map(for_messages))
+        .chain(REFUSED_FOR_RERANK.iter().map(for_rerank));
     REFUSED.iter().map(row).chain(further).collect()
 });
 

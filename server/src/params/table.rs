@@ -9,6 +9,7 @@ const TEXT: Endpoints = Endpoints::of(&[Endpoint::Text]);
 pub(super) const BOTH: Endpoints = Endpoints::of(&[Endpoint::Chat, Endpoint::Text]);
 
 const EMBEDDINGS: Endpoints = Endpoints::of(&[Endpoint::Embeddings]);
+const RERANK: Endpoints = Endpoints::of(&[Endpoint::Rerank]);
 const TOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Tokenize]);
 const DETOKENIZE: Endpoints = Endpoints::of(&[Endpoint::Detokenize]);
 /// Routes where the only configured model need not be named.
@@ -31,6 +32,7 @@ pub(super) const ROWS: &[&[Parameter]] = &[
     INPUT,
     TEXTS,
     VECTORS,
+    RANKING,
     LENGTH,
     SAMPLING,
     PENALTIES,
@@ -172,6 +174,31 @@ const VECTORS: &[Parameter] = &[
     )
     .tested("vectors_are_cut_and_encoded_as_asked"),
     row("user", EMBEDDINGS, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
+];
+
+const DOCUMENTS: Kind = Kind::Other {
+    schema: r#"{"type":"array","minItems":1,"maxItems":2048,"items":{"anyOf":[{"type":"string"},
+        {"type":"object","required":["text"],"properties":{"text":{"type":"string"}}}]}}"#,
+    words: "a list of 1 to 2048 texts, or of objects with `text`",
+};
+const RANKING_TEST: &str = "documents_come_in_the_order_of_their_relevance";
+
+const RANKING: &[Parameter] = &[
+    row("model", RERANK, Group::Input, Kind::Text, REQUIRED, "name or alias of a configured cross-encoder"),
+    row("query", RERANK, Group::Input, Kind::Text, REQUIRED, "what the documents are to answer"),
+    row("documents", RERANK, Group::Input, DOCUMENTS, REQUIRED, "each is judged beside the query"),
+    row("top_n", RERANK, Group::Output, Kind::Integer(1, U32), "all", "only so many, the best")
+        .tested(RANKING_TEST),
+    row(
+        "return_documents",
+        RERANK,
+        Group::Output,
+        Kind::Bool,
+        "false",
+        "the texts come back with their scores",
+    )
+    .tested(RANKING_TEST),
+    row("user", RERANK, Group::NoEffect, Kind::ANYTHING, "none", "a name for the log of others"),
 ];
 
 const LENGTH: &[Parameter] = &[

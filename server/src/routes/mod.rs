@@ -9,8 +9,10 @@ pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod openapi;
 pub(crate) mod page;
+pub(crate) mod rerank;
 pub(crate) mod responses;
 pub(crate) mod tokens;
+mod vectors;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

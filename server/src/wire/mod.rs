@@ -5,4 +5,5 @@ pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod openai;
 pub(crate) mod rename;
+pub(crate) mod rerank;
 pub(crate) mod responses;

@@ -110,6 +110,7 @@ const TESTS: &[&str] = &[
     include_str!("tokens.rs"),
     include_str!("embeddings.rs"),
     include_str!("messages.rs"),
+    include_str!("rerank.rs"),
     include_str!("responses.rs"),
 ];
 

@@ -14,6 +14,7 @@ mod metrics;
 mod params;
 mod refusals;
 mod replay;
+mod rerank;
 mod responses;
 mod scoring;
 mod shutdown;

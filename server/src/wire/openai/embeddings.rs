@@ -20,22 +20,21 @@ pub(crate) struct Shape {
 /// A request, checked as far as it can be without a model.
 #[derive(Debug)]
 pub(crate) struct EmbeddingsRequest {
-    pub(crate) model: String,
     pub(crate) input: Vec<Prompt>,
     pub(crate) shape: Shape,
 }
 
 impl EmbeddingsRequest {
-    /// Reads a body.
+    /// Reads a body; gives the model's name besides.
     ///
     /// # Errors
     /// As the contract's table.
-    pub(crate) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+    pub(crate) fn take(fields: &mut Fields) -> Result<(String, Self), ApiError> {
         let model = fields.need("model")?;
         let input = fields.need::<PromptField>("input")?.named("input")?;
         let base64 = fields.take::<String>("encoding_format")?.is_some_and(|format| format == "base64");
         let dimensions = fields.take::<u32>("dimensions")?.map(|n| n as usize);
-        Ok(Self { model, input, shape: Shape { dimensions, base64 } })
+        Ok((model, Self { input, shape: Shape { dimensions, base64 } }))
     }
 }
 

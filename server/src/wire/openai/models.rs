@@ -76,6 +76,8 @@ struct Capabilities {
     structured_output: bool,
     vision: bool,
     embeddings: bool,
+    /// Whether it scores documents beside a query.
+    rerank: bool,
     /// Requests that run at once, and what they share.
     max_sequences: Option<u32>,
     kv_tokens: Option<u32>,
@@ -179,22 +181,53 @@ fn capabilities(phase: &Phase, config: &ModelConfig) -> Capabilities {
         _ => (described.map(|d| d.plan.parallel), described.map(|d| d.plan.kv_tokens)),
     };
     let (tools, reasoning) = speech(phase, config);
+    let Does { generates, embeds, ranks } = Does::of(phase);
+    let chat = chat && generates;
     Capabilities {
         chat,
-        completions: true,
-        streaming: true,
-        logprobs: true,
+        completions: generates,
+        streaming: generates,
+        logprobs: generates,
         tools: chat && tools,
         reasoning: chat && reasoning,
-        structured_output: true,
+        structured_output: generates,
         vision: false,
-        embeddings: match phase {
-            Phase::Ready(resident) => resident.model.capabilities().embedding_width.is_some(),
-            // Each engine gives them for every model that it can load.
-            other => other.described().is_some(),
-        },
+        embeddings: embeds,
+        rerank: ranks,
         max_sequences,
         kv_tokens,
+    }
+}
+
+/// What a model is for.
+struct Does {
+    generates: bool,
+    embeds: bool,
+    ranks: bool,
+}
+
+impl Does {
+    /// As it does when it is loaded, else what its header lets expect; nothing is known of a broken file.
+    fn of(phase: &Phase) -> Self {
+        match phase {
+            Phase::Ready(resident) => {
+                let capabilities = resident.model.capabilities();
+                Self {
+                    generates: capabilities.generates,
+                    embeds: capabilities.embedding_width.is_some(),
+                    ranks: capabilities.ranks,
+                }
+            }
+            other => {
+                let info = other.described().map(|described| &described.info);
+                let ranks = info.is_some_and(|info| info.encoder && info.ranks);
+                Self {
+                    generates: info.is_none_or(|info| !info.encoder),
+                    embeds: info.is_some() && !ranks,
+                    ranks,
+                }
+            }
+        }
     }
 }
 

@@ -56,6 +56,10 @@ impl LoadedModel for Watched {
         self.inner.embed(texts, pooling).await
     }
 
+    async fn rank(&self, pairs: Vec<Vec<TokenId>>) -> Result<Vec<f32>, BackendError> {
+        self.inner.rank(pairs).await
+    }
+
     async fn run_exclusive(&self, job: RunnerJob) -> Result<(), BackendError> {
         self.inner.run_exclusive(job).await
     }
