@@ -144,7 +144,7 @@ pub(crate) const ROUTES: &[Route] = &[
             Some(Scope::Infer),
             Body::Json("Response"),
             &[ErrorCode::NotFound, ErrorCode::InvalidValue],
-            "Refused: only responses in the background could be cancelled",
+            "Ends a response in the background",
         )
     },
     get(

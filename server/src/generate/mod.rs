@@ -17,6 +17,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use duet_core::BackendError;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::drain::Active;
@@ -24,6 +25,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Measure;
 use crate::models::{ModelEntry, Resident, blocking};
 use crate::record::{Record, Stage};
+use crate::wire::openai::chat::Voice;
+use crate::wire::responses::ask::Ask;
 use choices::Choices;
 use job::Job;
 use prepare::{ForModel, Work, prepare};
@@ -53,7 +56,30 @@ impl Call {
     /// # Cancel safety
     /// Dropping the future or the response's body cancels the request wherever it stands.
     pub(crate) async fn answer(self) -> Result<Response, ApiError> {
+        if let Voice::Responses(ask) = self.work.voice()
+            && ask.background
+        {
+            return Ok(self.in_background(&ask));
+        }
         if self.work.params().stream { self.streamed().await } else { self.in_one_piece().await }
+    }
+
+    /// Says that it has begun; whoever asked comes back for the rest.
+    fn in_background(self, ask: &Arc<Ask>) -> Response {
+        let (created, model) = (job::unix_seconds(), self.work.params().model.clone());
+        let unwanted = CancellationToken::new();
+        let body = ask.begun(created, &model, unwanted.clone().drop_guard());
+        let (ask, record) = (ask.clone(), self.record.clone());
+        tokio::spawn(async move {
+            let ended = unwanted.run_until_cancelled(self.in_one_piece()).await;
+            if let Some(Err(error)) = ended {
+                record.failed(&error);
+                ask.failed_in_background(created, &model, &error);
+            }
+        });
+        let mut response = Response::new(Body::from(body.to_string()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 
     async fn in_one_piece(self) -> Result<Response, ApiError> {

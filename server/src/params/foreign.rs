@@ -96,6 +96,15 @@ pub(super) const ROWS: &[Parameter] = &[
         .tested("a_response_streamed"),
     row("store", RESPONSES, Group::Serving, Kind::Bool, "true", "whether it can be fetched and continued")
         .tested("responses_are_kept_continued_and_deleted"),
+    row(
+        "background",
+        RESPONSES,
+        Group::Serving,
+        Kind::Bool,
+        "false",
+        "the answer comes at once, with `status` \"in_progress\"; fetch it until that changes, or cancel it",
+    )
+    .tested("a_response_in_the_background_is_fetched_and_cancelled"),
     row("tools", RESPONSES, Group::Structure, TOOLS, "none", "functions that the model may call")
         .tested(ASKED),
     row("tool_choice", RESPONSES, Group::Structure, ANY_CHOICE, "auto", "whether and what it has to call")

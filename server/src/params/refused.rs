@@ -105,7 +105,6 @@ const REFUSED_FOR_CHAT: &[(&str, AsksNothing, &str)] =
     &[("suffix", empty, "a chat has no gap, use `/v1/completions`")];
 /// The same for responses.
 const REFUSED_FOR_RESPONSES: &[(&str, AsksNothing, &str)] = &[
-    ("background", off, LATER),
     ("conversation", never, "use `previous_response_id`"),
     ("prompt", never, "there are no stored prompts"),
     ("max_tool_calls", never, "this server runs no tools itself"),

@@ -17,7 +17,7 @@ use crate::generate::prepare::Work;
 use crate::params::Endpoint;
 use crate::record::Record;
 use crate::wire::responses::request::take;
-use crate::wire::responses::store::{Responses, Stored};
+use crate::wire::responses::store::{Cancelled, Responses, Stored};
 
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
@@ -73,14 +73,18 @@ pub(crate) async fn delete(
     }
 }
 
-/// Only responses in the background can be cancelled, and those are refused: whoever leaves a stream cancels it.
+/// Only responses in the background can be cancelled: whoever leaves another one cancels it so.
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    find(&app, owner, &id)?;
-    let message =
-        "only responses in the background can be cancelled; closing the connection cancels all others";
-    Err(ApiError::invalid("id", message))
+    match of(&app, owner).cancel(&id, Instant::now()) {
+        Cancelled::Ended(stored) => Ok(json(stored.body.clone())),
+        Cancelled::Gone => Err(gone(&id)),
+        Cancelled::Foreground => {
+            let message = "only responses in the background can be cancelled; closing the connection cancels all others";
+            Err(ApiError::invalid("id", message))
+        }
+    }
 }

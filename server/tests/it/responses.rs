@@ -1,8 +1,10 @@
 //! OpenAI's Responses over the fake engine.
 
+use duet_core::testing::{FakeConfig, FakeGate, Reply};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Running, World, assert_transcript, prompt_text};
+use crate::support::gguf::Header;
+use crate::support::{Answer, Running, TOOL_TEMPLATE, World, assert_transcript, prompt_text};
 
 const PATH: &str = "/v1/responses";
 const CALL: &str = "<think>\nHm.\n</think>\n\nOk.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"a\": 1}}\n</tool_call>";
@@ -91,6 +93,59 @@ async fn responses_are_kept_continued_and_deleted() {
     assert_eq!(gone.error(), (404, "not_found".into(), Some("previous_response_id".into())));
 }
 
+/// Fetches until it is no longer being made.
+async fn ended(server: &Running, id: &str) -> Value {
+    loop {
+        let response = server.get(&format!("{PATH}/{id}")).await.json();
+        if response["status"] != "in_progress" {
+            return response;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn begin(server: &Running) -> String {
+    let begun = send(server, json!({"background": true})).await.json();
+    assert_eq!((&begun["status"], &begun["background"]), (&json!("in_progress"), &json!(true)));
+    assert_eq!(begun["output"], json!([]));
+    begun["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_fetched_and_cancelled() {
+    let gate = FakeGate::closed();
+    let config = FakeConfig { reply: Reply::text("ok"), gate: Some(gate.clone()), ..FakeConfig::default() };
+    let header = Header { chat_template: Some(TOOL_TEMPLATE), context_length: 8192, ..Header::default() };
+    let server = World::new().fake("m", header, config).start().await;
+    let [first, second, third] = [begin(&server).await, begin(&server).await, begin(&server).await];
+    let cancel = async |id: &str| server.post(&format!("{PATH}/{id}/cancel"), "").await.json();
+    assert_eq!(cancel(&second).await["status"], "cancelled");
+    let delete = axum::http::Request::delete(format!("{PATH}/{third}")).body(axum::body::Body::empty());
+    assert_eq!(server.call(delete.expect("a request")).await.json()["deleted"], true);
+    let early = send(&server, json!({"previous_response_id": first})).await;
+    assert_eq!(early.error(), (400, "invalid_value".into(), Some("previous_response_id".into())));
+
+    gate.open();
+    let whole = ended(&server, &first).await;
+    assert_eq!((&whole["status"], &whole["background"]), (&json!("completed"), &json!(true)));
+    assert_eq!(whole["output"][0]["content"][0]["text"], "ok");
+    assert_eq!(cancel(&first).await, whole, "too late changes nothing");
+    assert_eq!(ended(&server, &second).await["status"], "cancelled");
+    assert_eq!(server.get(&format!("{PATH}/{third}")).await.status, 404);
+    let next = send(&server, json!({"previous_response_id": first, "input": "More"})).await.json();
+    assert_eq!(next["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_response_that_fails_in_the_background_says_why() {
+    let config = FakeConfig { fail_step: Some(0), ..FakeConfig::default() };
+    let header = Header { chat_template: Some(TOOL_TEMPLATE), context_length: 8192, ..Header::default() };
+    let server = World::new().fake("m", header, config).start().await;
+    let id = begin(&server).await;
+    let failed = ended(&server, &id).await;
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("engine_error")));
+}
+
 #[tokio::test]
 async fn malformed_responses() {
     let server = World::with_tools("ok").start().await;
@@ -105,7 +160,9 @@ async fn malformed_responses() {
         (item(json!({"type": "function_call", "name": "f"})), "input[0].call_id"),
         (item(json!({"type": "function_call_output", "call_id": "f"})), "input[0].output"),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
-        (json!({"background": true}), "background"),
+        (json!({"background": 1}), "background"),
+        (json!({"background": true, "store": false}), "background"),
+        (json!({"background": true, "stream": true}), "stream"),
         (json!({"truncation": "auto"}), "truncation"),
         (json!({"temperature": 3}), "temperature"),
     ] {

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use duet_core::event::FinishReason;
+use duet_core::sampling::SamplingParams;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::DropGuard;
 
 use super::items;
 use super::store::{Responses, Stored};
@@ -24,6 +26,8 @@ pub(crate) struct Ask {
     pub(crate) messages: Vec<Value>,
     /// If it is to be kept.
     pub(crate) store: Option<Responses>,
+    /// Whether the answer to the request is only that it has begun.
+    pub(crate) background: bool,
 }
 
 /// With the digits that a client wrote: 0.7 is not 0.699999988.
@@ -34,13 +38,26 @@ fn shown(number: f32) -> f64 {
 impl Ask {
     /// The response object in this state.
     pub(crate) fn response(&self, form: &Form, status: &str, output: Vec<Value>) -> Value {
-        let sampling = &form.sampling;
+        self.object(form.created, &form.model, Some(&form.sampling), status, output)
+    }
+
+    /// `sampling` is known once the model is.
+    fn object(
+        &self,
+        created: u64,
+        model: &str,
+        sampling: Option<&SamplingParams>,
+        status: &str,
+        output: Vec<Value>,
+    ) -> Value {
+        let of = |number: fn(&SamplingParams) -> f32| sampling.map(|sampling| shown(number(sampling)));
         let mut body = json!({
-            "id": self.id, "object": "response", "created_at": form.created, "completed_at": null, "status": status,
-            "background": false, "error": null, "incomplete_details": null, "model": form.model, "output": output,
-            "usage": null, "temperature": shown(sampling.temperature), "top_p": shown(sampling.top_p),
-            "presence_penalty": shown(sampling.presence_penalty),
-            "frequency_penalty": shown(sampling.frequency_penalty),
+            "id": self.id, "object": "response", "created_at": created, "completed_at": null, "status": status,
+            "background": self.background, "error": null, "incomplete_details": null, "model": model,
+            "output": output, "usage": null,
+            "temperature": of(|sampling| sampling.temperature), "top_p": of(|sampling| sampling.top_p),
+            "presence_penalty": of(|sampling| sampling.presence_penalty),
+            "frequency_penalty": of(|sampling| sampling.frequency_penalty),
             "top_logprobs": 0, "max_tool_calls": null, "service_tier": "default",
         });
         if let Some(body) = body.as_object_mut() {
@@ -89,13 +106,33 @@ impl Ask {
             let _ = items::push(&mut messages, item, "output");
         }
         let stored = Stored { body: body.clone(), input: self.input.clone(), messages };
-        store.put(&self.id, stored, Instant::now());
+        match self.background {
+            true => store.end(&self.id, stored, Instant::now()),
+            false => store.put(&self.id, stored, Instant::now()),
+        }
+    }
+
+    /// The response that is being made in the background, kept so; `running` is dropped when nobody wants it any more.
+    pub(crate) fn begun(&self, created: u64, model: &str, running: DropGuard) -> Value {
+        let body = self.object(created, model, None, "in_progress", Vec::new());
+        if let Some(store) = &self.store {
+            let (input, messages) = (self.input.clone(), self.messages.clone());
+            store.begin(&self.id, Stored { body: body.clone(), input, messages }, running, Instant::now());
+        }
+        body
+    }
+
+    /// Keeps that what was begun so has failed.
+    pub(crate) fn failed_in_background(&self, created: u64, model: &str, error: &ApiError) {
+        let mut body = self.object(created, model, None, "failed", Vec::new());
+        body["error"] = error_of(error);
+        self.keep(&body);
     }
 
     /// The response when something failed.
     pub(crate) fn failed(&self, form: &Form, output: Vec<Value>, error: &ApiError) -> Value {
         let mut body = self.response(form, "failed", output);
-        body["error"] = json!({"code": error.code.as_str(), "message": error.message});
+        body["error"] = error_of(error);
         body
     }
 
@@ -110,4 +147,8 @@ impl Ask {
         let status = if *reason == FinishReason::Length { "incomplete" } else { "completed" };
         self.ended(form, items::output(blocks, status), reason, tally).to_string().into_bytes()
     }
+}
+
+fn error_of(error: &ApiError) -> Value {
+    json!({"code": error.code.as_str(), "message": error.message})
 }

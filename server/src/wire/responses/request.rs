@@ -59,9 +59,24 @@ pub(crate) fn take(fields: &mut Fields, responses: &Responses) -> Result<ChatReq
         repeated.insert(name.into(), value.unwrap_or_default());
     }
     let store = stores.then(|| responses.clone());
-    let ask = Ask { id: items::id("resp"), repeated, input, messages, store };
+    let background = in_background(fields, &chat, stores)?;
+    let ask = Ask { id: items::id("resp"), repeated, input, messages, store, background };
     let request = ChatRequest::translated(chat, Voice::Responses(Arc::new(ask)));
     request.map_err(|error| in_words_of(Endpoint::Responses, error))
+}
+
+/// Whether the client will come back for the answer.
+fn in_background(fields: &mut Fields, chat: &Map<String, Value>, stores: bool) -> Result<bool, ApiError> {
+    let background = fields.take::<bool>("background")?.unwrap_or(false);
+    if background && !stores {
+        let message = "`background` goes with `store` only: nobody could come back for the answer";
+        return Err(ApiError::invalid("background", message));
+    }
+    if background && chat.get("stream").is_some_and(|stream| stream == true) {
+        let message = "`stream` together with `background` is not supported by any engine of this server";
+        return Err(ApiError::unsupported("stream", message));
+    }
+    Ok(background)
 }
 
 /// The messages so far, and the new items.
@@ -74,6 +89,11 @@ fn conversation(
     let mut messages = match &previous {
         None => Vec::new(),
         Some(id) => match responses.get(id, Instant::now()) {
+            Some(stored) if !matches!(stored.body["status"].as_str(), Some("completed" | "incomplete")) => {
+                let message =
+                    format!("response `{id}` is {}, there is nothing to go on from", stored.body["status"]);
+                return Err(ApiError::invalid("previous_response_id", message));
+            }
             Some(stored) => stored.messages.clone(),
             None => {
                 let message = format!("there is no response `{id}` (any more)");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio_util::sync::DropGuard;
 
 use crate::auth::Owner;
 
@@ -58,6 +59,19 @@ struct Entry {
     owner: Owner,
     stored: Arc<Stored>,
     n_bytes: usize,
+    /// While it is being made in the background: dropped, it ends that.
+    running: Option<DropGuard>,
+}
+
+/// What became of the wish to cancel a response.
+#[derive(Debug)]
+pub(crate) enum Cancelled {
+    /// It is not there.
+    Gone,
+    /// It was not asked for in the background.
+    Foreground,
+    /// It has ended, now or before.
+    Ended(Arc<Stored>),
 }
 
 impl ResponseStore {
@@ -80,7 +94,7 @@ impl ResponseStore {
     }
 
     /// Keeps a response; one that is larger than the whole store is not kept.
-    fn put(&self, owner: Owner, id: &str, stored: Stored, now: Instant) {
+    fn put(&self, owner: Owner, id: &str, stored: Stored, running: Option<DropGuard>, now: Instant) {
         let n_bytes = stored.n_bytes();
         if n_bytes > self.bounds.bytes {
             return;
@@ -90,9 +104,35 @@ impl ResponseStore {
             inner.remove(id);
             inner.n_bytes += n_bytes;
             inner.order.push_back((now, id.to_owned()));
-            inner.entries.insert(id.to_owned(), Entry { owner, stored: Arc::new(stored), n_bytes });
+            let entry = Entry { owner, stored: Arc::new(stored), n_bytes, running };
+            inner.entries.insert(id.to_owned(), entry);
         }
         drop(self.inner(now)); // whoever has to go for it
+    }
+
+    /// Keeps the end of what was begun in the background, unless somebody has cancelled or deleted it.
+    fn end(&self, owner: Owner, id: &str, stored: Stored, now: Instant) {
+        let is_wanted = self.inner(now).entries.get(id).is_some_and(|entry| entry.running.is_some());
+        if is_wanted {
+            self.put(owner, id, stored, None, now);
+        }
+    }
+
+    fn cancel(&self, owner: Owner, id: &str, now: Instant) -> Cancelled {
+        let mut inner = self.inner(now);
+        let Some(entry) = inner.entries.get_mut(id).filter(|entry| entry.owner == owner) else {
+            return Cancelled::Gone;
+        };
+        if entry.stored.body["background"] != true {
+            return Cancelled::Foreground;
+        }
+        if entry.running.take().is_some() {
+            let Stored { body, input, messages } = entry.stored.as_ref();
+            let mut body = body.clone();
+            body["status"] = "cancelled".into();
+            entry.stored = Arc::new(Stored { body, input: input.clone(), messages: messages.clone() });
+        }
+        Cancelled::Ended(entry.stored.clone())
     }
 
     fn get(&self, owner: Owner, id: &str, now: Instant) -> Option<Arc<Stored>> {
@@ -118,7 +158,21 @@ pub(crate) struct Responses {
 impl Responses {
     /// Keeps a response; one that is larger than the whole store is not kept.
     pub(crate) fn put(&self, id: &str, stored: Stored, now: Instant) {
-        self.store.put(self.owner, id, stored, now);
+        self.store.put(self.owner, id, stored, None, now);
+    }
+
+    /// Keeps a response that is being made; `running` is dropped when nobody wants it any more.
+    pub(crate) fn begin(&self, id: &str, stored: Stored, running: DropGuard, now: Instant) {
+        self.store.put(self.owner, id, stored, Some(running), now);
+    }
+
+    /// Keeps the end of one that was begun so, unless it was cancelled or deleted meanwhile.
+    pub(crate) fn end(&self, id: &str, stored: Stored, now: Instant) {
+        self.store.end(self.owner, id, stored, now);
+    }
+
+    pub(crate) fn cancel(&self, id: &str, now: Instant) -> Cancelled {
+        self.store.cancel(self.owner, id, now)
     }
 
     pub(crate) fn get(&self, id: &str, now: Instant) -> Option<Arc<Stored>> {
@@ -151,6 +205,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     const ANYBODY: Owner = Owner::EVERYBODY;
@@ -164,19 +220,19 @@ mod tests {
         let store = ResponseStore::new(Bounds { bytes: 300, age: Duration::from_secs(10) });
         let now = Instant::now();
         for id in ["a", "b", "c"] {
-            store.put(ANYBODY, id, stored(94), now); // with quotes and `null` 100
+            store.put(ANYBODY, id, stored(94), None, now); // with quotes and `null` 100
         }
         assert!(store.get(ANYBODY, "a", now).is_some());
-        store.put(ANYBODY, "d", stored(94), now);
+        store.put(ANYBODY, "d", stored(94), None, now);
         assert!(
             store.get(ANYBODY, "a", now).is_none()
                 && store.get(ANYBODY, "b", now).is_some()
                 && store.get(ANYBODY, "d", now).is_some()
         );
-        store.put(ANYBODY, "e", stored(500), now);
+        store.put(ANYBODY, "e", stored(500), None, now);
         assert!(store.get(ANYBODY, "e", now).is_none() && store.get(ANYBODY, "d", now).is_some());
         assert!(store.delete(ANYBODY, "b", now) && !store.delete(ANYBODY, "b", now));
-        store.put(ANYBODY, "d", stored(10), now);
+        store.put(ANYBODY, "d", stored(10), None, now);
         assert_eq!(store.inner(now).n_bytes, 100 + 16);
     }
 
@@ -184,9 +240,54 @@ mod tests {
     fn nothing_outlives_its_time() {
         let store = ResponseStore::new(Bounds { bytes: 300, age: Duration::from_secs(10) });
         let now = Instant::now();
-        store.put(ANYBODY, "a", stored(10), now);
+        store.put(ANYBODY, "a", stored(10), None, now);
         assert!(store.get(ANYBODY, "a", now + Duration::from_secs(10)).is_some());
         assert!(store.get(ANYBODY, "a", now + Duration::from_secs(11)).is_none());
         assert_eq!(store.inner(now).n_bytes, 0);
+    }
+
+    fn in_background(store: &ResponseStore, id: &str, now: Instant) -> CancellationToken {
+        let token = CancellationToken::new();
+        let body = serde_json::json!({"background": true, "status": "in_progress"});
+        let stored = Stored { body, input: Value::Null, messages: Vec::new() };
+        store.put(ANYBODY, id, stored, Some(token.clone().drop_guard()), now);
+        token
+    }
+
+    #[test]
+    fn what_is_cancelled_deleted_or_too_old_is_stopped_and_stays_so() {
+        let store = ResponseStore::new(Bounds { bytes: 1000, age: Duration::from_secs(10) });
+        let now = Instant::now();
+        let [cancelled, deleted, old] = ["a", "b", "c"].map(|id| in_background(&store, id, now));
+        assert!(
+            matches!(store.cancel(ANYBODY, "a", now), Cancelled::Ended(stored) if stored.body["status"] == "cancelled")
+        );
+        assert!(store.delete(ANYBODY, "b", now));
+        assert!(cancelled.is_cancelled() && deleted.is_cancelled() && !old.is_cancelled());
+        for id in ["a", "b"] {
+            store.end(ANYBODY, id, stored(10), now);
+        }
+        assert!(
+            matches!(store.cancel(ANYBODY, "a", now), Cancelled::Ended(stored) if stored.body["status"] == "cancelled")
+        );
+        assert!(store.get(ANYBODY, "b", now).is_none());
+        assert!(store.get(ANYBODY, "c", now + Duration::from_secs(11)).is_none());
+        assert!(old.is_cancelled());
+    }
+
+    #[test]
+    fn what_has_ended_cannot_be_cancelled_any_more() {
+        let store = ResponseStore::new(Bounds { bytes: 1000, age: Duration::from_secs(10) });
+        let now = Instant::now();
+        let token = in_background(&store, "a", now);
+        let body = serde_json::json!({"background": true, "status": "completed"});
+        store.end(ANYBODY, "a", Stored { body, input: Value::Null, messages: Vec::new() }, now);
+        assert!(token.is_cancelled(), "nobody listens any more");
+        assert!(
+            matches!(store.cancel(ANYBODY, "a", now), Cancelled::Ended(stored) if stored.body["status"] == "completed")
+        );
+        store.put(ANYBODY, "b", stored(10), None, now);
+        assert!(matches!(store.cancel(ANYBODY, "b", now), Cancelled::Foreground));
+        assert!(matches!(store.cancel(ANYBODY, "c", now), Cancelled::Gone));
     }
 }
