@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use duet_server::params::probe::{Tokens, basic, comparable};
-use duet_server::params::{self, Endpoint, Parameter};
+use duet_server::params::{self, Endpoint, Group, Parameter};
 use serde_json::{Value, json};
 
 use super::{Server, body_of, config, prerequisite};
 
 /// Tokens of an answer: enough that an effect shows, few enough that all rows take seconds.
 const N_TOKENS: u32 = 10;
+/// Penalties show when a token has come again, some of them only when it has often.
+const N_TOKENS_PENALISED: u32 = 32;
 
 /// A model of the server under test.
 struct Subject<'a> {
@@ -33,13 +35,18 @@ impl<'a> Subject<'a> {
     /// What of an endpoint's parameters neither shows in an answer nor is refused as it should be. One request at a time:
     /// company in a batch moves the last digits of logits, and then an answer differs whatever the parameter does.
     fn without_effect(&self, endpoint: Endpoint) -> Vec<String> {
-        let mut basic = basic(endpoint, self.engine).expect("it generates");
-        basic["max_tokens"] = N_TOKENS.into();
+        let basic = |n_tokens: u32| {
+            let mut basic = basic(endpoint, self.engine).expect("it generates");
+            basic["max_tokens"] = n_tokens.into();
+            basic
+        };
+        let (short, long) = (basic(N_TOKENS), basic(N_TOKENS_PENALISED));
         // Most rows are compared with one and the same answer.
         let mut bases: HashMap<String, Value> = HashMap::new();
         let mut wrong = Vec::new();
         for row in params::of(endpoint) {
-            let Some((without, with)) = row.bodies(&basic, self.tokens) else { continue };
+            let basic = if row.group == Group::Penalties { &long } else { &short };
+            let Some((without, with)) = row.bodies(basic, self.tokens) else { continue };
             let ask = |body: &str| self.server.ask("POST", endpoint.path(), body);
             let base = bases.entry(without.to_string()).or_insert_with_key(|body| {
                 let answer = ask(body);
