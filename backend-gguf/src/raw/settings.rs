@@ -178,6 +178,8 @@ impl ContextSettings {
         params.ctx_type = sys::LLAMA_CONTEXT_TYPE_DEFAULT;
         params.rope_scaling_type = sys::LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED; // as the model says
         params.pooling_type = match self.purpose {
+            // No state is asked for, so nothing is pooled; llama.cpp warns of whatever is not the model's own.
+            Purpose::Generate => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
             Purpose::Rank => sys::LLAMA_POOLING_TYPE_RANK,
             _ => sys::LLAMA_POOLING_TYPE_NONE,
         };
