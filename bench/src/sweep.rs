@@ -72,12 +72,14 @@ impl Sweep {
     /// The name and version of the JSON form.
     pub const SCHEMA: &'static str = "duet-bench-sweep/1";
 
-    /// Of these reports; the first one's proof of the weights holds for all, for it does not depend on depth.
+    /// Of these reports; the first one's proof of the weights and its agreement hold for all, for neither depends on depth.
     pub fn of(mut reports: Vec<Report>) -> Self {
-        let proof = reports.first().map(|report| (report.weights.clone(), report.grade.clone()));
-        if let Some((weights, grade)) = proof {
-            for report in reports.iter_mut().skip(1) {
-                (report.weights, report.grade) = (weights.clone(), grade.clone());
+        if let Some((first, others)) = reports.split_first_mut() {
+            for report in others {
+                (report.weights, report.grade) = (first.weights.clone(), first.grade.clone());
+                (report.agreement, report.no_agreement) =
+                    (first.agreement.clone(), first.no_agreement.clone());
+                report.reference = first.reference.clone();
                 report.analyse_again();
             }
         }

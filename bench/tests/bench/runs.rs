@@ -162,6 +162,27 @@ async fn arms_that_compute_something_else_have_no_verdict() {
 }
 
 #[tokio::test]
+async fn arms_that_compute_something_else_have_no_verdict_at_any_depth() {
+    let arms = || {
+        let mut other = backend("two");
+        other.logits = Logits::Times(0.2);
+        vec![backend("one"), other]
+    };
+    let first = run(arms(), &small_options()).await;
+    // As later depths are measured: without logits to compare.
+    let later = run(arms(), &BenchOptions { n_agreement: 0, ..small_options() }).await;
+    assert!(later.findings.iter().all(|finding| finding.code != Code::Fidelity));
+    for report in &duet_bench::sweep::Sweep::of(vec![first, later]).reports {
+        assert!(!report.comparisons.is_empty());
+        for found in &report.comparisons {
+            assert!(
+                matches!(&found.verdict, Verdict::Invalid { codes } if codes.contains(&"FIDELITY".to_owned()))
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn another_reply_is_seen() {
     let mut other = backend("two");
     other.config.reply = Reply::text("x");
