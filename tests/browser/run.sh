@@ -10,14 +10,8 @@ model=models/SmolLM2-135M-Instruct.Q4_1.gguf
 pictures=${PICTURES:-}
 [ -z "$pictures" ] || mkdir -p "$pictures"
 
-work=$(mktemp -d)
-server=
-finish() {
-  [ -z "$server" ] || kill "$server" 2>/dev/null || true
-  [ -z "$server" ] || wait "$server" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
 if ! .tools/bin/node --input-type=module -e "
   import { find } from '$PWD/tests/browser/browser.mjs';
@@ -39,18 +33,7 @@ key=a-key-for-the-browser-tests
 echo "$key" >"$work/keys.txt"
 {
   printf '[server]\nport = 0\napi_keys_file = "keys.txt"\n'
-  for engine in gguf mlx; do
-    printf '[models.smol-%s]\nengine = "%s"\npath = "%s"\ncontext = 2048\n' "$engine" "$engine" "$PWD/$model"
-  done
+  both_engines 'context = 2048'
 } >"$work/duet.toml"
-"$duet" serve --config "$work/duet.toml" --log warn >"$work/out" 2>"$work/err" &
-server=$!
-url=
-for _ in $(seq 300); do
-  url=$(sed -n 's/.* listens on //p' "$work/out")
-  [ -z "$url" ] || break
-  kill -0 "$server" 2>/dev/null || break
-  sleep 0.1
-done
-[ -n "$url" ] || { cat "$work/err" >&2; exit 1; }
+serve
 .tools/bin/node tests/browser/page.mjs "$url" "$key" "$pictures"

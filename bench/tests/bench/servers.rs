@@ -20,7 +20,7 @@ const HEALTH: &str = "DUET_STUB_HEALTH";
 
 /// Does nothing unless a test below started it.
 #[tokio::test]
-#[ignore = "a server for other tests, in a process of its own"]
+#[ignore = "no test: other tests start this function as a server in a process of its own"]
 async fn serves_as_a_process() {
     let Ok(port) = std::env::var(PORT) else { return };
     let health = std::env::var(HEALTH).unwrap_or_else(|_| "200 OK".into());

@@ -28,7 +28,7 @@ const IN_A_SCENARIO: u64 = 60;
 
 /// Does nothing unless a test below started it.
 #[tokio::test]
-#[ignore = "a worker for other tests, in a process of its own"]
+#[ignore = "no test: other tests start this function as a worker in a process of its own"]
 async fn measures_as_a_process() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     let how = std::env::var(HOW).unwrap_or_default();
