@@ -178,7 +178,7 @@ impl LoadSpec {
             weights: WeightsMode::Auto,
             kv_unified: None,
             max_queue: 64,
-            stream_slowdown: 2.0,
+            stream_slowdown: 1.8,
             prefix_cache: PrefixCacheSpec::default(),
         }
     }

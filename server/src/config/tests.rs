@@ -204,7 +204,7 @@ fn sizes_have_units_or_none_and_the_folder_is_relative_to_its_file() {
         let disk = DiskTierSpec { dir: "etc/prefixes".into(), max_bytes: 8 << 30 };
         assert_eq!(config.cache, CacheConfig { ram_bytes: Some(3 << 29), disk: Some(disk) });
         assert!(!config.models[0].prefix_cache);
-        assert_eq!(config.models[0].stream_slowdown, 2.0);
+        assert_eq!(config.models[0].stream_slowdown, 1.8);
         jail.set_env("DUET_CACHE__RAM_BYTES", "0");
         jail.set_env("DUET_CACHE__DISK_BYTES", "20 MiB");
         jail.set_env("DUET_MODELS__A__PREFIX_CACHE", "true");

@@ -24,7 +24,7 @@ const DEFAULT_DISK_BYTES: Size = Size(8 << 30);
 /// Less holds hardly a prefix of the smallest model.
 const LEAST_DISK_BYTES: Size = Size(1 << 20);
 /// As [`duet_core::LoadSpec::new`] has it.
-const DEFAULT_STREAM_SLOWDOWN: f32 = 2.0;
+const DEFAULT_STREAM_SLOWDOWN: f32 = 1.8;
 const MOST_STREAM_SLOWDOWN: f32 = 1000.0;
 const MOST_SECONDS: f64 = 86_400.0 * 365.0;
 const KV_TYPES: [(&str, KvType); 8] = [

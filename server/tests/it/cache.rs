@@ -64,7 +64,7 @@ async fn the_slowdown_of_streams_reaches_the_engine() {
     let server = world.change("b", |model| model.stream_slowdown = Some(3.5)).start().await;
     specs(&server, &["a", "b"]).await;
     let specs = server.backend.specs.lock().expect("no panic");
-    assert_eq!(specs.iter().map(|spec| spec.stream_slowdown).collect::<Vec<_>>(), [2.0, 3.5]);
+    assert_eq!(specs.iter().map(|spec| spec.stream_slowdown).collect::<Vec<_>>(), [1.8, 3.5]);
 }
 
 #[tokio::test]
