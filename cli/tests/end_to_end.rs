@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 // Beside this file `mod` would look among the tests that are programs of their own.
+#[path = "end_to_end/async_openai.rs"]
+mod async_openai;
 #[path = "end_to_end/embeddings.rs"]
 mod embeddings;
 #[path = "end_to_end/parameters.rs"]
