@@ -1,10 +1,12 @@
 //! The contract's errors in the words of each API: chat's, Responses' and Anthropic's, a snapshot for each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
 use duet_core::testing::{FakeConfig, FakeGate, Reply};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::error_rows::line;
@@ -160,6 +162,9 @@ impl Family {
         let strange = Header { architecture: "unheard-of", ..Header::default() };
         let server = World::new().fake("m", strange, FakeConfig::default()).start().await;
         self.post(&server, "no engine for it", &self.body(""), all).await;
+        let left_out = Header { architecture: "left-out", ..Header::default() };
+        let server = World::new().fake("m", left_out, FakeConfig::default()).start().await;
+        self.post(&server, "an engine that was left out", &self.body(""), all).await;
         let mut world = World::replying("ok");
         world.memory.available_bytes = 1 << 10;
         world.memory.total_bytes = 1 << 10;
@@ -182,6 +187,30 @@ impl Family {
         assert!(!text.contains("[DONE]") && !text.contains("message_stop"), "{text}");
         let last = text.trim_end().rsplit("\n\n").next().unwrap_or_default();
         *all += &format!("after the first byte of a stream, its last event\n  {last}\n");
+    }
+
+    /// A server that stops, and a request whose time is over.
+    async fn ends(&self, all: &mut String) {
+        let server = World::replying("ok").start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        server.server.serve(listener, async {}).await.expect("a clean end");
+        self.post(&server, "the server stops", &self.body(""), all).await;
+
+        let gate = FakeGate::closed();
+        let config =
+            FakeConfig { gate: Some(gate.clone()), reply: Reply::text("abc"), ..FakeConfig::default() };
+        let mut world = World::new().fake("m", Header::default(), config);
+        let patience = Duration::from_millis(20);
+        world.raw.server.request_timeout_s = Some(patience.as_secs_f64());
+        let server = Arc::new(world.start().await);
+        server.server.load("m").await.expect("it loads");
+        let late = {
+            let (server, path, body) = (server.clone(), self.path, self.body(""));
+            tokio::spawn(async move { server.post(path, &body).await })
+        };
+        tokio::time::sleep(2 * patience).await; // the engine stands in the gate; its next look at the clock is after it
+        gate.open();
+        *all += &line("a request whose time is over", &late.await.expect("no panic"));
     }
 }
 
@@ -213,6 +242,7 @@ async fn engines_and_loads() {
         let mut all = String::new();
         family.full_queue(&mut all).await;
         family.failures(&mut all).await;
+        family.ends(&mut all).await;
         check(family, "of_engines", &all);
     }
 }

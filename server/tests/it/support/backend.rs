@@ -45,6 +45,9 @@ impl InferenceBackend for TestBackend {
                 detail: "it has no forward pass".into(),
             });
         }
+        if model.architecture == "left-out" {
+            return Err(BackendError::NotCompiledIn { backend: "fake", feature: "fake" });
+        }
         let mut probe = FakeBackend::default().probe(model)?;
         if let Some(change) = self.change_probe {
             change(&mut probe);
