@@ -6,6 +6,9 @@ use crate::report::Metric;
 
 /// How far the KV cache that an engine reports may be from the predicted one: 2 %.
 pub const KV_TOLERANCE: f64 = 0.02;
+/// What an engine's own report may be off by because of how it is written: llama.cpp's log has hundredths of MiB, of up to
+/// two buffers. It is more than [`KV_TOLERANCE`] only of caches below half a MiB.
+const KV_ROUNDING_BYTES: f64 = 0.01 * (1 << 20) as f64;
 /// How much faster than a plain reading of as many bytes a decode step may be: the probe is no perfect one.
 const CEILING_TOLERANCE: f64 = 1.25;
 
@@ -21,7 +24,8 @@ pub fn proof(side: Side, asked: &str, answered: &str) -> Option<Finding> {
 /// missing.
 pub fn kv(side: Side, predicted_bytes: Option<u64>, reported_bytes: Option<u64>) -> Option<Finding> {
     let (predicted, reported) = (predicted_bytes? as f64, reported_bytes? as f64);
-    ((reported - predicted).abs() > KV_TOLERANCE * predicted).then(|| {
+    let tolerance = (KV_TOLERANCE * predicted).max(KV_ROUNDING_BYTES);
+    ((reported - predicted).abs() > tolerance).then(|| {
         let (predicted, reported) = (predicted / 1e6, reported / 1e6);
         let detail =
             format!("a KV cache of {predicted:.1} MB was predicted, the engine reports {reported:.1} MB");
@@ -59,15 +63,21 @@ pub fn non_finite(side: Side, error: &str) -> Finding {
 mod tests {
     use super::*;
 
+    const MB: u64 = 1_000_000;
+
     #[test]
     fn limits() {
         assert!(proof(Side::A, "gguf", "gguf").is_none());
         assert_eq!(proof(Side::B, "mlx", "gguf").unwrap().code, Code::Arm);
         assert!(
-            kv(Side::A, Some(1000), Some(1020)).is_none() && kv(Side::A, Some(1000), Some(980)).is_none()
+            kv(Side::A, Some(MB), Some(1_020_000)).is_none()
+                && kv(Side::A, Some(MB), Some(980_000)).is_none()
         );
-        assert_eq!(kv(Side::A, Some(1000), Some(1021)).unwrap().code, Code::Kv);
-        assert_eq!(kv(Side::A, Some(1000), Some(500)).unwrap().code, Code::Kv);
+        assert_eq!(kv(Side::A, Some(MB), Some(1_021_000)).unwrap().code, Code::Kv);
+        assert_eq!(kv(Side::A, Some(MB), Some(MB / 2)).unwrap().code, Code::Kv);
+        // 0.0625 MiB, which llama.cpp writes as 0.06.
+        assert!(kv(Side::A, Some(65_536), Some(62_914)).is_none());
+        assert_eq!(kv(Side::A, Some(65_536), Some(131_072)).unwrap().code, Code::Kv, "twice is no rounding");
         assert!(kv(Side::A, None, Some(1)).is_none() && kv(Side::A, Some(1), None).is_none());
         let ceiling = |seconds| super::ceiling(Side::A, Metric::DecodeForced, seconds, 1_000_000_000, 1e10);
         assert!(ceiling(0.1).is_none() && ceiling(0.081).is_none());
