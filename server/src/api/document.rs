@@ -102,8 +102,9 @@ fn content(answer: Body) -> Value {
         Body::Json(name) => json!({"application/json": {"schema": reference(name)}}),
         Body::JsonOrEvents(whole, event) => json!({
             "application/json": {"schema": reference(whole)},
+            // No type: some readers hold the body against a schema of it, others each event as an object.
             "text/event-stream": {
-                "schema": {"type": "string", "contentMediaType": "text/event-stream"},
+                "schema": {"description": "server-sent events; `x-duet-event` is the schema of each one's data but `[DONE]`"},
                 "x-duet-event": reference(event),
             },
         }),
