@@ -60,6 +60,7 @@ verify: test setup-verify ## Besides, the long suites, and pages in a headless b
 	cargo test --release --locked --workspace --no-fail-fast -- --ignored
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then tests/agents/run.sh $(DUET); fi
 	tests/conformance/schemathesis.sh $(DUET)
+	tests/conformance/llmprobe.sh $(DUET)
 	cargo build --release --locked -p duet --example score
 	tests/conformance/lm_eval.sh $(DUET) $(TARGET)/release/examples/score
 	tests/browser/run.sh $(DUET)
