@@ -13,8 +13,7 @@ use super::cost::{CostModel, StepLoad};
 /// Longest step that prompts may make of a stream's, in seconds beyond its own.
 const MAX_PAUSE_S: f64 = 2.5;
 /// A pause is at most what so many undisturbed steps have earned, so that one in some hundreds of a stream's gaps is a pause,
-/// and those of fast streams are short. With twice as many pauses, half as long, they and a computer's ordinary hiccups
-/// together were more than one in a hundred.
+/// and those of fast streams are short.
 const STEPS_TO_A_PAUSE: f64 = 512.0;
 /// Chunks up to here are taught to and asked of the model of small steps, larger ones of the other: kernels treat a
 /// handful of rows as vectors and many as matrices, with costs per row that have nothing to do with each other.
