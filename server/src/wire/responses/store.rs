@@ -99,23 +99,27 @@ impl ResponseStore {
         if n_bytes > self.bounds.bytes {
             return;
         }
-        {
-            let mut inner = self.inner(now);
-            inner.remove(id);
-            inner.n_bytes += n_bytes;
-            inner.order.push_back((now, id.to_owned()));
-            let entry = Entry { owner, stored: Arc::new(stored), n_bytes, running };
-            inner.entries.insert(id.to_owned(), entry);
-        }
+        self.inner(now).put(id, Entry { owner, stored: Arc::new(stored), n_bytes, running }, now);
         drop(self.inner(now)); // whoever has to go for it
     }
 
     /// Keeps the end of what was begun in the background, unless somebody has cancelled or deleted it.
     fn end(&self, owner: Owner, id: &str, stored: Stored, now: Instant) {
-        let is_wanted = self.inner(now).entries.get(id).is_some_and(|entry| entry.running.is_some());
-        if is_wanted {
-            self.put(owner, id, stored, None, now);
+        let n_bytes = stored.n_bytes();
+        {
+            // One lock for both: whoever is told that it is cancelled finds it so.
+            let mut inner = self.inner(now);
+            if inner.entries.get(id).is_none_or(|entry| entry.running.is_none()) {
+                return;
+            }
+            match n_bytes > self.bounds.bytes {
+                true => drop(inner.remove(id)),
+                false => {
+                    inner.put(id, Entry { owner, stored: Arc::new(stored), n_bytes, running: None }, now)
+                }
+            }
         }
+        drop(self.inner(now)); // whoever has to go for it
     }
 
     fn cancel(&self, owner: Owner, id: &str, now: Instant) -> Cancelled {
@@ -186,6 +190,14 @@ impl Responses {
 }
 
 impl Inner {
+    /// In place of what has this id.
+    fn put(&mut self, id: &str, entry: Entry, now: Instant) {
+        self.remove(id);
+        self.n_bytes += entry.n_bytes;
+        self.order.push_back((now, id.to_owned()));
+        self.entries.insert(id.to_owned(), entry);
+    }
+
     /// Whether it was there. Looks through all of the order for it.
     fn remove(&mut self, id: &str) -> bool {
         let was_there = self.drop_entry(id);
@@ -273,6 +285,16 @@ mod tests {
         assert!(store.get(ANYBODY, "b", now).is_none());
         assert!(store.get(ANYBODY, "c", now + Duration::from_secs(11)).is_none());
         assert!(old.is_cancelled());
+    }
+
+    #[test]
+    fn what_becomes_too_large_in_the_background_is_gone() {
+        let store = ResponseStore::new(Bounds { bytes: 300, age: Duration::from_secs(10) });
+        let now = Instant::now();
+        let _token = in_background(&store, "a", now);
+        store.end(ANYBODY, "a", stored(500), now);
+        assert!(store.get(ANYBODY, "a", now).is_none(), "and not in progress for ever");
+        assert_eq!(store.inner(now).n_bytes, 0);
     }
 
     #[test]
