@@ -100,13 +100,14 @@ impl Pooler {
         }
     }
 
-    /// The vector, `[width]`, not normalised; zeroes for a text without tokens.
-    pub fn finish(self) -> Vec<f32> {
+    /// The vector, `[width]`, not normalised; zeroes for a text without tokens. `None` if a number of it is not finite: no
+    /// JSON could say it.
+    pub fn finish(self) -> Option<Vec<f32>> {
         let n = match self.pooling {
             Pooling::Mean => self.n_tokens.max(1) as f64,
             Pooling::Last | Pooling::First => 1.0,
         };
-        self.sums.into_iter().map(|sum| (sum / n) as f32).collect()
+        self.sums.into_iter().map(|sum| Some((sum / n) as f32).filter(|number| number.is_finite())).collect()
     }
 }
 
@@ -119,7 +120,7 @@ mod tests {
         for chunk in [1, 2, 3, 7] {
             let mut pooler = Pooler::new(pooling, 2);
             [1.0, 10.0, 2.0, 20.0, 6.0, 60.0].chunks(2 * chunk).for_each(|states| pooler.push(states));
-            assert_eq!(pooler.finish(), expected, "{pooling:?} in chunks of {chunk}");
+            assert_eq!(pooler.finish().as_deref(), Some(&expected[..]), "{pooling:?} in chunks of {chunk}");
         }
     }
 
@@ -133,8 +134,17 @@ mod tests {
     #[test]
     fn nothing_is_zero_and_names_are_told_apart() {
         for (name, pooling) in Pooling::NAMES {
-            assert_eq!(Pooler::new(pooling, 3).finish(), [0.0; 3]);
+            assert_eq!(Pooler::new(pooling, 3).finish(), Some(vec![0.0; 3]));
             assert_eq!(pooling.name(), name);
+        }
+    }
+
+    #[test]
+    fn what_no_json_can_say_is_none() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut pooler = Pooler::new(Pooling::Mean, 2);
+            pooler.push(&[1.0, bad, 3.0, 4.0]);
+            assert_eq!(pooler.finish(), None);
         }
     }
 }

@@ -69,7 +69,9 @@ impl EmbeddingJob {
             TextPart { tokens: &text[n_done..end], position: n_done as u32, n_text: text.len() as u32 };
         runner.embed(part, &mut pooler)?;
         if end == text.len() {
-            self.vectors.push(pooler.finish());
+            let not_finite =
+                || BackendError::engine("embedding", "the model gives numbers that are not finite");
+            self.vectors.push(pooler.finish().ok_or_else(not_finite)?);
         } else {
             self.begun = Some((end, pooler));
         }
