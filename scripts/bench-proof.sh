@@ -18,14 +18,14 @@ run() { # NAME SEED ARGUMENTS...
   shift 2
   [ -s "$folder/$name-$seed.json" ] && return # a folder that was begun is finished
   begin=$(date +%s)
-  "$duet" bench "$model" "$@" --seed "$seed" --prompt 64 --decode 32 --blocks "$blocks" $threads \
+  "$duet" bench "$model" "$@" --seed "$seed" --prompt 64 --decode 24 --blocks "$blocks" $threads \
     --json "$folder/$name-$seed.part" > "$folder/$name-$seed.txt" || true
   mv "$folder/$name-$seed.part" "$folder/$name-$seed.json"
   echo "$name $seed: $(($(date +%s) - begin)) s"
 }
 
 # One thread: a second one waits for the first at every barrier, and so doubles what the machine disturbs.
-blocks=24 threads=--threads=1
+blocks=20 threads=--threads=1
 for seed in 1 2 3 4 5 6 7 8 9 10; do
   run aa-gguf $seed --engines gguf,gguf --agreement 0 --scenario none
   run aa-mlx $seed --engines mlx,mlx --agreement 0 --scenario none

@@ -31,6 +31,9 @@ pub struct Plan {
     pub arms: Vec<PlannedArm>,
     /// Prompt tokens of a request.
     pub n_prompt: usize,
+    /// How many times each visit reads a prompt, in each mode; the median counts.
+    #[serde(default = "once")]
+    pub n_reads: usize,
     /// Tokens decoded after it, in each mode.
     pub n_decode: usize,
     /// Blocks of each arm against itself, before the others.
@@ -59,6 +62,11 @@ pub struct Plan {
     pub n_text_tokens: usize,
     /// SHA-256 of its ids, each as four bytes, lowest first: both arms get these.
     pub ids_sha256: String,
+}
+
+/// Before there was a choice.
+fn once() -> usize {
+    1
 }
 
 impl Plan {
@@ -94,11 +102,12 @@ impl fmt::Display for Plan {
         };
         writeln!(
             f,
-            "{at_most}{} blocks ({}) of 4 visits, each {} prompt + {} decoded tokens in two modes",
+            "{at_most}{} blocks ({}) of 4 visits, each {} prompt{} + {} decoded tokens in two modes",
             self.orders.len(),
             self.orders.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" ")
                 + if self.orders.len() > 8 { " …" } else { "" },
             self.n_prompt,
+            if self.n_reads > 1 { format!(" (read {} times)", self.n_reads) } else { String::new() },
             self.n_decode,
         )?;
         match self.n_windows {

@@ -23,7 +23,10 @@ use super::client::Client;
 use super::error::HttpError;
 use super::request::CompletionRequest;
 use crate::clock::Clock;
-use crate::measure::{EngineSample, MeasureError};
+use crate::measure::{EngineSample, FirstToken, MeasureError};
+
+/// Enough for a character, whose bytes may be several tokens.
+const FEW_TOKENS: u32 = 4;
 
 /// What a server that takes no token ids says of itself in the report's notes; it lowers the grade.
 pub(crate) const TEXT_PROMPTS: &str = "the server takes no token ids: it gets its prompts as text and cuts them into tokens \
@@ -34,20 +37,28 @@ pub struct RemoteServer {
     id: &'static str,
     url: String,
     client: Client,
+    /// As the address names it.
+    wanted: Option<String>,
     model: OnceLock<String>,
     /// What makes text of ids, for a server that takes no ids; set at the first load.
     texts: OnceLock<Option<Arc<dyn Tokenizer>>>,
 }
 
 impl RemoteServer {
-    /// A server at `http://HOST:PORT`, with or without `/v1`; `id` is the engine's id for the plan. Looks the host's
-    /// address up, and connects to nothing yet. Blocks.
+    /// A server at `http://HOST:PORT`, with or without `/v1`, and with `#MODEL` at the end if it has several; `id` is the
+    /// engine's id for the plan. Looks the host's address up, and connects to nothing yet. Blocks.
     ///
     /// # Errors
     /// What is wrong with the address, in one sentence.
     pub fn new(id: &'static str, url: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let (url, wanted) = match url.split_once('#') {
+            Some((_, "")) => return Err(format!("{url} names no model behind the #")),
+            Some((url, name)) => (url, Some(name.to_owned())),
+            None => (url, None),
+        };
         let client = Client::new(address(url)?, clock);
-        Ok(Self { id, url: url.to_owned(), client, model: OnceLock::new(), texts: OnceLock::new() })
+        let (model, texts) = Default::default();
+        Ok(Self { id, url: url.to_owned(), client, wanted, model, texts })
     }
 
     /// Its id among the engines of a plan.
@@ -64,6 +75,21 @@ impl RemoteServer {
     pub async fn measure(&self, prompt: Vec<TokenId>, n_tokens: u32) -> Result<EngineSample, MeasureError> {
         let answer = self.answer(prompt, n_tokens, false).await?;
         sample(&answer, n_tokens)
+    }
+
+    /// The time to the first token alone, or to the first one that makes text.
+    ///
+    /// # Errors
+    /// `Http`; `Work` where none of a few tokens makes text.
+    pub(crate) async fn first_token(&self, prompt: Vec<TokenId>) -> Result<FirstToken, MeasureError> {
+        let answer = self.answer(prompt, FEW_TOKENS, false).await?;
+        match answer.pieces.first() {
+            Some(piece) => Ok(FirstToken {
+                ttft_ns: piece.at_ns.saturating_sub(answer.sent_ns),
+                n_cached_tokens: n_cached(&answer),
+            }),
+            None => Err(MeasureError::Work { message: format!("{FEW_TOKENS} tokens came without text") }),
+        }
     }
 
     /// Asks for `n_tokens` tokens, greedily; with `use_cache` the server may take the prompt's beginning from a cache.
@@ -106,12 +132,24 @@ impl RemoteServer {
         self.client.complete(request).await?.finish().await
     }
 
-    /// The first model that it lists.
-    async fn first_model(&self) -> Result<String, String> {
+    /// The model that the address names, else the only one that it lists.
+    async fn find_model(&self) -> Result<String, String> {
+        if let Some(name) = &self.wanted {
+            return Ok(name.clone());
+        }
         let whole = self.client.get("/v1/models").await.map_err(|error| duet_core::chain(&error))?;
         let body: Value = serde_json::from_slice(&whole.body).unwrap_or_default();
-        let name = body["data"][0]["id"].as_str();
-        name.map(str::to_owned).ok_or_else(|| format!("{} lists no model at /v1/models", self.url))
+        let listed = body["data"].as_array().map_or(&[][..], Vec::as_slice);
+        let names: Vec<&str> = listed.iter().filter_map(|model| model["id"].as_str()).collect();
+        let url = &self.url;
+        match names.as_slice() {
+            [] => Err(format!("{url} lists no model at /v1/models")),
+            [only] => Ok((*only).to_owned()),
+            [first, ..] => Err(format!(
+                "{url} has several models ({}): say which, as in {url}#{first}",
+                names.join(", ")
+            )),
+        }
     }
 }
 
@@ -134,6 +172,12 @@ fn address(url: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| format!("{url} has no address"))
 }
 
+/// Prompt tokens from a cache, by the server's own count.
+fn n_cached(answer: &Answer) -> u32 {
+    let cached = answer.usage.and_then(|usage| usage.cached_tokens).unwrap_or(0);
+    u32::try_from(cached).unwrap_or(u32::MAX)
+}
+
 /// At least nine of ten tokens have an event of their own. The others have none (an unfinished character), which a median
 /// over gaps survives.
 fn sample(answer: &Answer, wanted: u32) -> Result<EngineSample, MeasureError> {
@@ -151,12 +195,12 @@ fn sample(answer: &Answer, wanted: u32) -> Result<EngineSample, MeasureError> {
             return Err(MeasureError::Work { message });
         }
     };
-    let cached = answer.usage.and_then(|usage| usage.cached_tokens).unwrap_or(0);
     Ok(EngineSample {
         ttft_ns: first.saturating_sub(answer.sent_ns),
+        ttft_again_ns: Vec::new(),
         itl_ns: at.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect(),
         engine_decode_ns: last.saturating_sub(first),
-        n_cached_tokens: u32::try_from(cached).unwrap_or(u32::MAX),
+        n_cached_tokens: n_cached(answer),
         n_tokens: wanted,
         ids: Vec::new(),
     })
@@ -191,7 +235,7 @@ impl InferenceBackend for RemoteServer {
         spec: LoadSpec,
         progress: LoadProgress,
     ) -> Result<Arc<dyn LoadedModel>, BackendError> {
-        let name = self.first_model().await;
+        let name = self.find_model().await;
         let name = name.map_err(|detail| BackendError::load_failed(&spec.model.path, detail))?;
         self.learn(&name, &spec.tokenizer).await;
         progress(1.0);
@@ -310,6 +354,10 @@ mod tests {
         for url in ["https://127.0.0.1", "127.0.0.1:80", "http://127.0.0.1:80/x", "http://", "http://a:b"] {
             assert!(address(url).is_err(), "{url}");
         }
+        let clock = Arc::new(crate::clock::SystemClock::default());
+        let server = |url| RemoteServer::new("http", url, clock.clone());
+        assert_eq!(server("http://127.0.0.1#a/b").unwrap().wanted.as_deref(), Some("a/b"));
+        assert!(server("http://127.0.0.1#").is_err_and(|error| error.contains("no model")));
     }
 
     #[test]

@@ -17,16 +17,32 @@ use crate::clock::{Clock, nanos};
 pub struct EngineSample {
     /// Call of `generate` → first token received.
     pub ttft_ns: u64,
+    /// The same for the other times that the prompt was sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ttft_again_ns: Vec<u64>,
     /// Gaps between tokens as received: one less than there are tokens.
     pub itl_ns: Vec<u64>,
     /// First token → last token by the engine's own clock.
     pub engine_decode_ns: u64,
-    /// Prompt tokens that the engine took from a cache instead of evaluating them.
+    /// Prompt tokens that the engine took from a cache instead of evaluating them; of several times, the most.
     pub n_cached_tokens: u32,
     /// Generated tokens by the engine's own count.
     pub n_tokens: u32,
     /// The tokens, for whoever wants to compare texts; empty where only text came.
     pub ids: Vec<TokenId>,
+}
+
+/// What a prompt that was sent for its first token took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FirstToken {
+    pub(crate) ttft_ns: u64,
+    pub(crate) n_cached_tokens: u32,
+}
+
+impl FirstToken {
+    pub(crate) fn of(sample: &EngineSample) -> Self {
+        Self { ttft_ns: sample.ttft_ns, n_cached_tokens: sample.n_cached_tokens }
+    }
 }
 
 /// Measures one request as a caller sees it: the engine's best greedy loop (*native*), end-of-generation ignored, so
@@ -73,6 +89,7 @@ pub async fn measure_engine(
     };
     Ok(EngineSample {
         ttft_ns: nanos(first.saturating_sub(submitted)),
+        ttft_again_ns: Vec::new(),
         itl_ns: received.windows(2).map(|pair| nanos(pair[1].saturating_sub(pair[0]))).collect(),
         engine_decode_ns: nanos(finished.timings.decode),
         n_cached_tokens: finished.usage.n_cached_tokens,

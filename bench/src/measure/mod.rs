@@ -4,6 +4,7 @@ mod engine;
 mod runner;
 mod wash_out;
 
+pub(crate) use engine::FirstToken;
 pub use engine::{EngineSample, measure_engine};
 pub(crate) use runner::Sequence;
 pub use runner::{RunnerSample, RunnerWork, measure_runner};

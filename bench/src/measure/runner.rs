@@ -18,6 +18,8 @@ pub struct RunnerWork {
     pub n_decode: usize,
     /// Most prompt tokens of one step; the runner's own limit holds as well. At least 1.
     pub prefill_chunk: u32,
+    /// How many times the prompt is read, each time from an empty cache. At least 1.
+    pub n_reads: usize,
 }
 
 /// What one request at the runner's level took.
@@ -25,11 +27,14 @@ pub struct RunnerWork {
 pub struct RunnerSample {
     /// First submit → the prompt's last logits on the host and their argmax known.
     pub prefill_ns: u64,
+    /// The same for the other times that the prompt was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefill_again_ns: Vec<u64>,
     /// For each forced step: submit → logits on the host and their argmax known.
     pub step_ns: Vec<u64>,
     /// The most probable token after the prompt, as evidence that the head was computed.
     pub first_top: TokenId,
-    /// Forward passes over the weights that the engine counted.
+    /// Forward passes over the weights that the engine counted, but for those of `prefill_again_ns`.
     pub n_forward_passes: u64,
     /// The KV cache by the engine's own count, with the whole request in it; read after the last step.
     pub kv_bytes: Option<u64>,
@@ -63,11 +68,18 @@ pub fn measure_runner(
         let message = format!("a request of {n} tokens does not fit a context of {context_length}");
         return Err(MeasureError::Work { message });
     }
+    let read = |sequence: &mut Sequence<'_>| {
+        let started = clock.now();
+        let first_top = sequence.prefill(&ids[..work.n_prompt], work.prefill_chunk)?;
+        Ok::<_, MeasureError>((first_top, nanos(clock.now().saturating_sub(started))))
+    };
+    let mut prefill_again_ns = Vec::new();
+    for _ in 1..work.n_reads {
+        prefill_again_ns.push(read(&mut Sequence::begin(runner)?)?.1);
+    }
     let passes_before = runner.n_forward_passes();
     let mut sequence = Sequence::begin(runner)?;
-    let started = clock.now();
-    let first_top = sequence.prefill(&ids[..work.n_prompt], work.prefill_chunk)?;
-    let prefill_ns = nanos(clock.now().saturating_sub(started));
+    let (first_top, prefill_ns) = read(&mut sequence)?;
     let mut step_ns = Vec::with_capacity(work.n_decode);
     for id in &ids[work.n_prompt..n] {
         let started = clock.now();
@@ -77,7 +89,7 @@ pub fn measure_runner(
     let kv_bytes = sequence.runner.memory().kv_bytes;
     drop(sequence);
     let n_forward_passes = runner.n_forward_passes() - passes_before;
-    Ok(RunnerSample { prefill_ns, step_ns, first_top, n_forward_passes, kv_bytes })
+    Ok(RunnerSample { prefill_ns, prefill_again_ns, step_ns, first_top, n_forward_passes, kv_bytes })
 }
 
 /// Sequence 0 of a runner, from empty to released.

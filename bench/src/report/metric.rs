@@ -66,14 +66,15 @@ impl Metric {
         match self {
             Metric::Prefill => {
                 "runner level: prompt tokens / (first submit to the argmax of the last prompt token's logits on the \
-                 host), empty cache"
+                 host), empty cache; the median where a prompt is read several times"
             }
             Metric::DecodeForced => {
                 "runner level: 1 / median step of a request; pre-chosen ids, full logits and their argmax on the host \
                  before the next submit: equal work, nothing in flight meanwhile"
             }
             Metric::Ttft => {
-                "engine level: generate called to first token received, token ids given, nothing cached"
+                "engine level: generate called to first token received, token ids given, nothing cached; the median where a prompt \
+                 is sent several times"
             }
             Metric::DecodeNative => {
                 "engine level: 1 / median gap between received tokens of a request; the engine's own greedy loop, \
@@ -82,14 +83,19 @@ impl Metric {
         }
     }
 
-    /// The time of this figure in one visit, in nanoseconds: of a whole prompt, or the median step. `None` if it was
+    /// The time of this figure in one visit, in nanoseconds: of a whole prompt (the median of several), or the median step. `None` if it was
     /// not measured.
     pub fn time_ns(self, visit: &Visit) -> Option<f64> {
         let median_of = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
+        let with = |first: u64, again: &[u64]| median_of(&[&[first], again].concat());
         match self {
-            Metric::Prefill => visit.runner.as_ref().map(|sample| sample.prefill_ns as f64),
+            Metric::Prefill => {
+                visit.runner.as_ref().and_then(|sample| with(sample.prefill_ns, &sample.prefill_again_ns))
+            }
             Metric::DecodeForced => visit.runner.as_ref().and_then(|sample| median_of(&sample.step_ns)),
-            Metric::Ttft => visit.engine.as_ref().map(|sample| sample.ttft_ns as f64),
+            Metric::Ttft => {
+                visit.engine.as_ref().and_then(|sample| with(sample.ttft_ns, &sample.ttft_again_ns))
+            }
             Metric::DecodeNative => visit.engine.as_ref().and_then(|sample| median_of(&sample.itl_ns)),
         }
     }

@@ -91,6 +91,7 @@ fn as_visit(visit: &ScenarioVisit, figure: &ScenarioValue, n_decode: usize) -> V
     let cost = cost.filter(|cost| cost.is_finite() && *cost >= 1.0 && *cost < 1e18);
     let sample = cost.map(|ns| EngineSample {
         ttft_ns: ns.round() as u64,
+        ttft_again_ns: Vec::new(),
         itl_ns: Vec::new(),
         engine_decode_ns: 0,
         n_cached_tokens: 0,

@@ -13,7 +13,8 @@ use crate::exclusive::exclusive;
 use crate::files::hash_ids;
 use crate::http::RemoteServer;
 use crate::measure::{
-    EngineSample, MeasureError, RunnerSample, RunnerWork, WashOut, measure_engine, measure_runner, wash_out,
+    EngineSample, FirstToken, MeasureError, RunnerSample, RunnerWork, WashOut, measure_engine,
+    measure_runner, wash_out,
 };
 use crate::options::BenchOptions;
 use crate::report::{Visit, VisitFailure};
@@ -90,6 +91,7 @@ impl Measure<'_> {
             n_prompt: self.work.sizes.n_prompt,
             n_decode: self.work.sizes.n_decode,
             prefill_chunk: self.options.prefill_chunk,
+            n_reads: self.work.sizes.n_reads,
         };
         let (rule, clock) = (self.options.wash_out, self.options.clock.clone());
         let at_runner = exclusive(model, move |runner| {
@@ -109,16 +111,31 @@ impl Measure<'_> {
         Ok(())
     }
 
+    /// The other times that the prompt is sent, each for its first token alone, and then the request.
     async fn at_engine(
         &self,
         model: &Arc<dyn LoadedModel>,
         planned: PlannedVisit,
         prompt: Vec<TokenId>,
     ) -> Result<EngineSample, MeasureError> {
-        if let Some(server) = self.options.server(model.info().backend) {
-            return server.measure(prompt, self.options.n_decode).await;
-        }
+        let server = self.options.server(model.info().backend);
         let name = format!("bench-{}-{}", planned.arm.name(), planned.request);
-        measure_engine(model, &name, prompt, self.options.n_decode, self.options.clock.as_ref()).await
+        let clock = self.options.clock.as_ref();
+        let mut again = Vec::new();
+        for number in 1..self.work.sizes.n_reads {
+            let (name, prompt) = (format!("{name}-{number}"), prompt.clone());
+            again.push(match server {
+                Some(server) => server.first_token(prompt).await?,
+                None => FirstToken::of(&measure_engine(model, &name, prompt, 1, clock).await?),
+            });
+        }
+        let mut sample = match server {
+            Some(server) => server.measure(prompt, self.options.n_decode).await?,
+            None => measure_engine(model, &name, prompt, self.options.n_decode, clock).await?,
+        };
+        let n_cached = again.iter().map(|first| first.n_cached_tokens).max().unwrap_or(0);
+        sample.n_cached_tokens = sample.n_cached_tokens.max(n_cached);
+        sample.ttft_again_ns = again.iter().map(|first| first.ttft_ns).collect();
+        Ok(sample)
     }
 }

@@ -5,7 +5,7 @@ use duet_bench::measure::{MeasureError, RunnerWork, WashOutRule, measure_runner,
 use duet_core::testing::{FakeConfig, FakeRunner, fake_spec};
 use duet_core::{BackendError, ModelRunner, PlanRow, RowTokens, SeqId, StepPlan, Want};
 
-const WORK: RunnerWork = RunnerWork { n_prompt: 20, n_decode: 5, prefill_chunk: 8 };
+const WORK: RunnerWork = RunnerWork { n_prompt: 20, n_decode: 5, prefill_chunk: 8, n_reads: 1 };
 const RULE: WashOutRule = WashOutRule { window: 2, tolerance: 0.0, max_steps: 10 };
 
 fn runner(config: FakeConfig) -> FakeRunner {
@@ -24,6 +24,16 @@ fn a_request_leaves_the_runner_empty() {
     assert_eq!(runner.n_cells_used(), 0);
     let again = measure_runner(&mut runner, &ids(25), &WORK, &SystemClock::default()).unwrap();
     assert_eq!((again.first_top, again.n_forward_passes), (sample.first_top, 8));
+}
+
+#[test]
+fn a_prompt_is_read_several_times_from_an_empty_cache() {
+    let mut runner = runner(FakeConfig::default());
+    let work = RunnerWork { n_reads: 3, ..WORK };
+    let sample = measure_runner(&mut runner, &ids(25), &work, &SystemClock::default()).unwrap();
+    assert_eq!((sample.prefill_again_ns.len(), sample.step_ns.len()), (2, 5));
+    assert_eq!((sample.n_forward_passes, runner.n_forward_passes()), (3 + 5, 2 * 3 + 3 + 5));
+    assert_eq!(runner.n_cells_used(), 0);
 }
 
 #[test]

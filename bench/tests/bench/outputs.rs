@@ -204,6 +204,17 @@ async fn bytes_and_counts_are_compared_without_a_clock() {
 }
 
 #[tokio::test]
+async fn one_hiccup_does_not_move_a_prompt_that_is_read_three_times() {
+    let mut report = report_of(twelve(1.0), 1).await;
+    let visit = &mut report.blocks[0].visits[0];
+    let (runner, engine) = (visit.runner.as_mut().unwrap(), visit.engine.as_mut().unwrap());
+    (runner.prefill_ns, runner.prefill_again_ns) = (900, vec![100, 110]);
+    (engine.ttft_ns, engine.ttft_again_ns) = (200, vec![210, 5000]);
+    let visit = &report.blocks[0].visits[0];
+    assert_eq!((Metric::Prefill.time_ns(visit), Metric::Ttft.time_ns(visit)), (Some(110.0), Some(210.0)));
+}
+
+#[tokio::test]
 async fn a_gate_within_one_report() {
     // A is the candidate.
     for (true_ratio, expected, code) in [(1.0, Gate::Ok, 0), (0.8, Gate::Ok, 0), (1.2, Gate::Regression, 1)] {

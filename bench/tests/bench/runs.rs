@@ -17,6 +17,7 @@ use duet_core::InferenceBackend;
 use duet_core::model::{KvAllocation, KvLayout, KvType};
 use duet_core::registry::Registry;
 use duet_core::testing::{ByteTokenizer, FakeConfig, Reply};
+use serde_json::json;
 
 use crate::stub::{Act, Stub, end, head, text, whole};
 
@@ -52,6 +53,11 @@ async fn equal_arms_agree_in_everything() {
                 "20 prompt tokens in chunks of 8"
             );
             assert_eq!(visit.engine.as_ref().unwrap().itl_ns.len(), 3);
+            let again = (
+                &visit.runner.as_ref().unwrap().prefill_again_ns,
+                &visit.engine.as_ref().unwrap().ttft_again_ns,
+            );
+            assert_eq!((again.0.len(), again.1.len()), (2, 2), "short prompts are read three times");
         }
     }
     let switches: Vec<bool> =
@@ -62,15 +68,23 @@ async fn equal_arms_agree_in_everything() {
 
 /// A server with one model that answers with `n_cached` prompt tokens from a cache.
 async fn server(n_cached: usize) -> (Stub, Arc<RemoteServer>) {
-    server_of(n_cached, true).await
+    server_of(&["m"], "", n_cached, true).await
 }
 
-/// One that may take text alone.
-async fn server_of(n_cached: usize, takes_ids: bool) -> (Stub, Arc<RemoteServer>) {
+/// One of these models, asked at its address and `suffix`, that may take text alone.
+async fn server_of(
+    models: &'static [&'static str],
+    suffix: &str,
+    n_cached: usize,
+    takes_ids: bool,
+) -> (Stub, Arc<RemoteServer>) {
+    let named = suffix.strip_prefix('#').unwrap_or("m").to_owned();
     let stub = Stub::new(move |got| {
         if got.line == "GET /v1/models" {
-            return whole("200 OK", r#"{"data": [{"id": "m"}]}"#);
+            let listed: Vec<_> = models.iter().map(|id| json!({ "id": id })).collect();
+            return whole("200 OK", &json!({ "data": listed }).to_string());
         }
+        assert_eq!(got.body["model"], named.as_str());
         assert_eq!(got.body["cache_prompt"], false);
         if !takes_ids && !got.body["prompt"].is_string() {
             return whole("400 Bad Request", r#"{"error": "prompt must be a string"}"#);
@@ -84,7 +98,7 @@ async fn server_of(n_cached: usize, takes_ids: bool) -> (Stub, Arc<RemoteServer>
     })
     .await;
     let clock = Arc::new(SystemClock::default());
-    let server = RemoteServer::new("http", &format!("http://{}", stub.address), clock).unwrap();
+    let server = RemoteServer::new("http", &format!("http://{}{suffix}", stub.address), clock).unwrap();
     (stub, Arc::new(server))
 }
 
@@ -108,6 +122,9 @@ async fn a_server_is_compared_on_the_level_that_it_has() {
     );
     let metrics: Vec<Metric> = report.comparisons.iter().map(|found| found.metric).collect();
     assert_eq!(metrics, [Metric::Ttft, Metric::DecodeNative]);
+    let samples =
+        report.blocks.iter().flat_map(|block| &block.visits).map(|visit| visit.engine.as_ref().unwrap());
+    assert!(samples.map(|sample| sample.ttft_again_ns.len()).all(|n| n == 2));
     assert!(report.comparisons.iter().all(|found| found.ratio.as_ref().unwrap().n_blocks == 2));
     assert!(matches!(&report.weights, WeightProof::Unknown { reason } if reason.contains("server")));
     assert!(report.arms[1].memory.is_none() && report.agreement.is_none());
@@ -115,8 +132,21 @@ async fn a_server_is_compared_on_the_level_that_it_has() {
 }
 
 #[tokio::test]
+async fn one_of_a_server_s_models_is_named_and_none_is_guessed() {
+    let (_stub, server) = server_of(&["a", "b"], "#b", 0, true).await;
+    let report = against_a_server(server).await;
+    assert!(report.is_complete(), "{:?}", report.arms[1].failure);
+    assert!(report.arms[1].loaded.as_ref().unwrap().device.ends_with(" as b"));
+
+    let (_stub, server) = server_of(&["a", "b"], "", 0, true).await;
+    let report = against_a_server(server).await;
+    let failure = &report.arms[1].failure.as_ref().unwrap().error;
+    assert!(failure.contains("several models (a, b)") && failure.contains("#a"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_server_that_takes_no_ids_gets_text_and_a_lower_grade() {
-    let (_stub, server) = server_of(0, false).await;
+    let (_stub, server) = server_of(&["m"], "", 0, false).await;
     let report = against_a_server(server).await;
     assert!(report.is_complete(), "{:?}", report.arms[1].failure);
     assert_eq!(report.comparisons.len(), 2);
@@ -489,19 +519,19 @@ async fn what_does_not_fit_the_time_is_cut_and_said() {
     let recorder = Arc::new(Recorder::default());
     let clock = Arc::new(VirtualClock::default());
     let backends = registry(vec![costing("one", &clock, 1000, 0.0), costing("two", &clock, 1000, 0.0)]);
-    // A visit is 24 tokens twice and some of a wash-out: a block takes about a quarter of a second.
+    // A visit is three prompts of 20 tokens and 4 more, twice, and some of a wash-out: a block takes about half a second.
     let options = BenchOptions {
         clock: clock.clone(),
         n_aa_blocks: 4,
         n_blocks: 8,
-        budget: Some(Duration::from_millis(2200)),
+        budget: Some(Duration::from_millis(5300)),
         ..small_options()
     };
     let report = run_models(&backends, &[model(dir.path())], &options, recorder.clone()).await.unwrap();
     assert!((3..8).contains(&report.plan.orders.len()), "{:?}", report.plan);
     assert_eq!(report.blocks.len(), report.plan.orders.len() + report.plan.n_aa_blocks);
     let notes = recorder.notes.lock().unwrap();
-    assert!(notes[0].starts_with("a block takes about 0.2s here: "), "{notes:?}");
+    assert!(notes[0].starts_with("a block takes about 0.5s here: "), "{notes:?}");
     assert!(notes[0].contains(" of 8 blocks"), "{notes:?}");
 }
 

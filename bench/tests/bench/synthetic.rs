@@ -219,6 +219,7 @@ impl Run<'_> {
         };
         let mut runner = RunnerSample {
             prefill_ns: step(50.0),
+            prefill_again_ns: Vec::new(),
             step_ns: (0..N_DECODE).map(|_| step(1.0)).collect(),
             first_top: 1,
             n_forward_passes: 10,
@@ -226,6 +227,7 @@ impl Run<'_> {
         };
         let mut engine = Some(EngineSample {
             ttft_ns: step(51.0),
+            ttft_again_ns: Vec::new(),
             itl_ns: (1..N_DECODE).map(|_| step(1.1)).collect(),
             engine_decode_ns: step(9.0),
             n_cached_tokens: 0,

@@ -65,7 +65,8 @@ pub(crate) struct RunArguments {
     /// The two arms' engines, as in gguf,mlx
     #[arg(long, value_name = "A,B", value_parser = options::two)]
     engines: Option<[String; 2]>,
-    /// A server as an arm (engine `http`; a second one `http2`), on the level that servers have; it has to run MODEL
+    /// A server as an arm (engine `http`; a second one `http2`), on the level that servers have; it has to run MODEL. Of
+    /// several models behind it, the one to ask: http://HOST:PORT#NAME
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
     /// Fewer and shorter requests, no noise floor

@@ -197,7 +197,12 @@ impl Latency {
         for visit in visits {
             match self {
                 Latency::Steps => found.extend(visit.runner.iter().flat_map(|sample| &sample.step_ns)),
-                Latency::FirstToken => found.extend(visit.engine.iter().map(|sample| &sample.ttft_ns)),
+                Latency::FirstToken => found.extend(
+                    visit
+                        .engine
+                        .iter()
+                        .flat_map(|sample| std::iter::once(&sample.ttft_ns).chain(&sample.ttft_again_ns)),
+                ),
                 Latency::Gaps => found.extend(visit.engine.iter().flat_map(|sample| &sample.itl_ns)),
             }
         }
