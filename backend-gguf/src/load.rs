@@ -101,7 +101,7 @@ fn load_model(
     // The last part of the bar is for the context and the warm-up.
     let model = Model::load(path, weights, &mut |fraction| progress(0.95 * fraction))
         .map_err(|error| load_error(path, error))?;
-    match model.facts().generates {
+    match model.facts().stands_alone {
         true => Ok((model, now)),
         false => {
             Err(unsupported(spec, "it neither generates text token by token nor encodes it in one pass"))

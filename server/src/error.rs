@@ -173,6 +173,13 @@ impl ApiError {
         Self { param: Some(param.into()), ..Self::new(code, message) }
     }
 
+    /// 400: a parameter that has to be there is not; `param` is its path.
+    pub fn missing(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("missing required parameter `{param}`");
+        Self::param(ErrorCode::MissingParameter, param, message)
+    }
+
     /// 400 `invalid_value`.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::param(ErrorCode::InvalidValue, param, message)

@@ -142,15 +142,22 @@ impl Context {
     /// Evaluates the batch. Blocks on a CPU; a GPU may still be at work when this returns.
     pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
         self.may_decode(batch).map_err(DecodeError::Refused)?;
+        // SAFETY: what the library asserts about the batch was checked above.
+        self.evaluated(batch.n_outputs(), |context| unsafe { sys::llama_decode(context, batch.as_raw()) })
+    }
+
+    /// What became of a batch; `n_outputs` rows of it are left behind if it was evaluated. `call` gets the live context, on
+    /// its own thread.
+    fn evaluated(
+        &mut self,
+        n_outputs: usize,
+        call: impl FnOnce(*mut sys::llama_context) -> i32,
+    ) -> Result<(), DecodeError> {
         self.n_outputs = 0;
-        let (code, lines) = capture(|| {
-            // SAFETY: a live context on its own thread; the view lives over the call, and what the library asserts about
-            // it was checked above.
-            unsafe { sys::llama_decode(self.pointer.as_ptr(), batch.as_raw()) }
-        });
+        let (code, lines) = capture(|| call(self.pointer.as_ptr()));
         match code {
             0 => {
-                self.n_outputs = batch.n_outputs();
+                self.n_outputs = n_outputs;
                 Ok(())
             }
             1 => Err(DecodeError::NoCells),
@@ -270,20 +277,8 @@ impl Context {
     /// Encodes the batch, a whole text of sequence 0. Blocks on a CPU; a GPU may still be at work when this returns.
     pub(crate) fn encode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
         self.may_encode(batch).map_err(DecodeError::Refused)?;
-        self.n_outputs = 0;
-        let (code, lines) = capture(|| {
-            // SAFETY: a live context on its own thread; the view lives over the call, and what the library asserts about
-            // it was checked above.
-            unsafe { sys::llama_encode(self.pointer.as_ptr(), batch.as_raw()) }
-        });
-        match code {
-            0 => {
-                self.n_outputs = batch.len();
-                Ok(())
-            }
-            -1 => Err(DecodeError::Invalid(errors(&lines))),
-            code => Err(DecodeError::Failed { code, reason: errors(&lines) }),
-        }
+        // SAFETY: what the library asserts about the batch was checked above.
+        self.evaluated(batch.len(), |context| unsafe { sys::llama_encode(context, batch.as_raw()) })
     }
 
     /// An encoder's text goes through in one pass, or the library ends the process.

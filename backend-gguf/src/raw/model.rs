@@ -42,7 +42,7 @@ pub(crate) struct ModelFacts {
     /// Mamba, RWKV and the like, or attention beside such layers.
     pub(crate) recurrent: bool,
     /// Whether it takes tokens and gives states on its own: not T5 (two models in one), not a diffusion model.
-    pub(crate) generates: bool,
+    pub(crate) stands_alone: bool,
 }
 
 /// A model. Immutable once loaded, so it may be shared over threads.
@@ -153,7 +153,7 @@ impl Model {
             n_vocab: usize::try_from(self.inner.n_vocab()).unwrap_or(0),
             window: u32::try_from(window).unwrap_or(0),
             recurrent: self.inner.is_recurrent() || self.inner.is_hybrid(),
-            generates: decoder && !encoder && !diffusion,
+            stands_alone: decoder && !encoder && !diffusion,
         }
     }
 

@@ -44,7 +44,7 @@ async fn some_schemas() {
 }
 
 #[tokio::test]
-#[ignore = "200 whole texts, 51 s on two cores that do nothing else; `make verify` runs it, `some_schemas` is its sample"]
+#[ignore = "200 whole texts, a minute on two cores; `make verify` runs it, `some_schemas` is its sample"]
 async fn two_hundred_schemas() {
     mostly_whole(&bounded_schemas(200)).await;
 }

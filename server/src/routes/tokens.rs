@@ -92,9 +92,7 @@ fn take_text(fields: &mut Fields) -> Result<Text, ApiError> {
                 "`content` and `prompt` are one parameter; give one of them",
             ));
         }
-        (prompt, content) => prompt.or(content).ok_or_else(|| {
-            ApiError::param(ErrorCode::MissingParameter, "prompt", "missing required parameter `prompt`")
-        })?,
+        (prompt, content) => prompt.or(content).ok_or_else(|| ApiError::missing("prompt"))?,
     };
     let add = (fields.take("add_special_tokens")?, fields.take("add_special")?);
     Ok(Text {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Tool, Tools};
-use crate::error::{ApiError, ErrorCode};
+use crate::error::ApiError;
 use crate::wire::fields::Fields;
 
 /// More than any agent offers; each costs prompt tokens.
@@ -88,12 +88,8 @@ fn read(written: Written, at: &str) -> Result<Tool, ApiError> {
             format!("`{path}` must be \"function\": this server runs no tools itself, got {kind:?}");
         return Err(ApiError::unsupported(path, message));
     }
-    let missing = |path: String| {
-        let message = format!("missing required parameter `{path}`");
-        ApiError::param(ErrorCode::MissingParameter, path, message)
-    };
     let Function { name, description, parameters, _strict: _ } =
-        written.function.ok_or_else(|| missing(format!("{at}.function")))?;
+        written.function.ok_or_else(|| ApiError::missing(format!("{at}.function")))?;
     let fits = (1..=MOST_NAME_BYTES).contains(&name.len())
         && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':'));
     if !fits {
@@ -175,10 +171,6 @@ fn known(name: Option<&str>, path: &str, tools: &[Tool]) -> Result<String, ApiEr
     match name {
         Some(name) if tools.iter().any(|tool| tool.name == name) => Ok(name.to_owned()),
         Some(name) => Err(ApiError::invalid(path, format!("`{path}`: no function {name:?} is in `tools`"))),
-        None => Err(ApiError::param(
-            ErrorCode::MissingParameter,
-            path,
-            format!("missing required parameter `{path}`"),
-        )),
+        None => Err(ApiError::missing(path)),
     }
 }

@@ -78,9 +78,7 @@ impl Fields {
     /// # Errors
     /// As [`Fields::take`], and `missing_parameter`.
     pub(crate) fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
-        self.take(name)?.ok_or_else(|| {
-            ApiError::param(ErrorCode::MissingParameter, name, format!("missing required parameter `{name}`"))
-        })
+        self.take(name)?.ok_or_else(|| ApiError::missing(name))
     }
 
     /// Every parameter has a row: without one it would be neither documented nor tested.

@@ -64,11 +64,7 @@ fn documents(field: Value) -> Result<Vec<String>, ApiError> {
             Value::Object(mut map) => match map.remove("text") {
                 Some(Value::String(text)) => Ok(text),
                 Some(other) => Err(wrong(format!("{at}.text"), "a string", &other)),
-                None => {
-                    let at = format!("{at}.text");
-                    let message = format!("missing required parameter `{at}`");
-                    Err(ApiError::param(ErrorCode::MissingParameter, at, message))
-                }
+                None => Err(ApiError::missing(format!("{at}.text"))),
             },
             other => Err(wrong(at, "a string or an object with `text`", &other)),
         }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{ApiError, ErrorCode};
+use crate::error::ApiError;
 use crate::params::Endpoint;
 use crate::wire::fields::Fields;
 use crate::wire::openai::chat::{ChatRequest, Voice};
@@ -163,11 +163,6 @@ pub(crate) fn take(fields: &mut Fields, counts: bool) -> Result<ChatRequest, Api
     Ok(request)
 }
 
-fn missing(path: String) -> ApiError {
-    let message = format!("missing required parameter `{path}`");
-    ApiError::param(ErrorCode::MissingParameter, path, message)
-}
-
 fn system(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let given = fields.take::<Content>("system")?;
     if let Some(given) = &given {
@@ -194,7 +189,7 @@ fn system(fields: &mut Fields) -> Result<Option<String>, ApiError> {
 
 fn text(block: Block, at: &str) -> Result<String, ApiError> {
     match block.kind.as_str() {
-        "text" => block.text.ok_or_else(|| missing(format!("{at}.text"))),
+        "text" => block.text.ok_or_else(|| ApiError::missing(format!("{at}.text"))),
         "image" | "document" | "search_result" => {
             let message = format!("the model takes text only, and `{at}` is of type `{}`", block.kind);
             Err(ApiError::unsupported(at, message))
@@ -247,14 +242,14 @@ fn push_message(messages: &mut Vec<Value>, message: Message, at: &str) -> Result
 }
 
 fn call(block: Block, at: &str) -> Result<Value, ApiError> {
-    let id = block.id.ok_or_else(|| missing(format!("{at}.id")))?;
-    let name = block.name.ok_or_else(|| missing(format!("{at}.name")))?;
+    let id = block.id.ok_or_else(|| ApiError::missing(format!("{at}.id")))?;
+    let name = block.name.ok_or_else(|| ApiError::missing(format!("{at}.name")))?;
     let arguments = block.input.unwrap_or_else(|| json!({})).to_string();
     Ok(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
 }
 
 fn result(block: Block, at: &str) -> Result<Value, ApiError> {
-    let id = block.tool_use_id.ok_or_else(|| missing(format!("{at}.tool_use_id")))?;
+    let id = block.tool_use_id.ok_or_else(|| ApiError::missing(format!("{at}.tool_use_id")))?;
     let mut content = match block.content {
         None => String::new(),
         Some(Content::Text(text)) => text,
@@ -281,7 +276,8 @@ fn tools(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
                 format!("`{path}` must be \"custom\": this server runs no tools itself, got {kind:?}");
             return Err(ApiError::unsupported(path, message));
         }
-        let schema = tool.input_schema.ok_or_else(|| missing(format!("tools[{index}].input_schema")))?;
+        let schema =
+            tool.input_schema.ok_or_else(|| ApiError::missing(format!("tools[{index}].input_schema")))?;
         let function = json!({"name": tool.name, "description": tool.description, "parameters": schema});
         Ok(json!({"type": "function", "function": function}))
     };
@@ -298,7 +294,7 @@ fn choice(fields: &mut Fields) -> Result<Chosen, ApiError> {
         "none" => json!("none"),
         "any" => json!("required"),
         "tool" => {
-            let name = choice.name.ok_or_else(|| missing("tool_choice.name".into()))?;
+            let name = choice.name.ok_or_else(|| ApiError::missing("tool_choice.name"))?;
             json!({"type": "function", "function": {"name": name}})
         }
         _ => {
@@ -318,7 +314,7 @@ fn form(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
         let message = "`output_config.format.type` must be \"json_schema\"";
         return Err(ApiError::invalid("output_config.format.type", message));
     }
-    let schema = schema.ok_or_else(|| missing("output_config.format.schema".into()))?;
+    let schema = schema.ok_or_else(|| ApiError::missing("output_config.format.schema"))?;
     Ok(Some(json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}})))
 }
 

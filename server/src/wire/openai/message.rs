@@ -142,12 +142,8 @@ impl Part {
                 return Err(ApiError::invalid(format!("{at}.type"), message));
             }
         };
-        text.ok_or_else(|| missing(format!("{at}.{field}")))
+        text.ok_or_else(|| ApiError::missing(format!("{at}.{field}")))
     }
-}
-
-fn missing(path: String) -> ApiError {
-    ApiError::param(ErrorCode::MissingParameter, path.clone(), format!("missing required parameter `{path}`"))
 }
 
 /// Takes `messages`; notes fields of them that nobody reads.
@@ -228,7 +224,7 @@ fn template_message(message: Message, at: &str, knows_developer: bool) -> Result
     let tool_calls = message.tool_calls.filter(|calls| !calls.is_empty());
     let content = message.content.text(at)?;
     if content.is_none() && !(message.role == Role::Assistant && tool_calls.is_some()) {
-        return Err(missing(format!("{at}.content")));
+        return Err(ApiError::missing(format!("{at}.content")));
     }
     let mut seen = Map::new();
     seen.insert("role".into(), role.into());
@@ -244,7 +240,7 @@ fn template_message(message: Message, at: &str, knows_developer: bool) -> Result
         (Role::Tool, Some(id)) => {
             seen.insert("tool_call_id".into(), id.into());
         }
-        (Role::Tool, None) => return Err(missing(format!("{at}.tool_call_id"))),
+        (Role::Tool, None) => return Err(ApiError::missing(format!("{at}.tool_call_id"))),
         _ => {}
     }
     match tool_calls {

@@ -110,12 +110,12 @@ fn response_format(mut format: Map<String, Value>) -> Result<Option<Structure>, 
             let param = format!("{NAME}.json_schema");
             let mut named = match format.remove("json_schema") {
                 Some(Value::Object(named)) => named,
-                None | Some(Value::Null) => return Err(missing(&param)),
+                None | Some(Value::Null) => return Err(ApiError::missing(&param)),
                 Some(other) => return Err(wrong_type(&param, "an object", &other)),
             };
             let param = format!("{param}.schema");
             match named.remove("schema") {
-                None | Some(Value::Null) => Err(missing(&param)),
+                None | Some(Value::Null) => Err(ApiError::missing(&param)),
                 Some(schema) => {
                     let spec = schema_of(&param, schema)?;
                     Ok(Some(Structure::new(param, spec)))
@@ -124,7 +124,7 @@ fn response_format(mut format: Map<String, Value>) -> Result<Option<Structure>, 
         }
         "grammar" => {
             let param = format!("{NAME}.grammar");
-            let Some(grammar) = format.remove("grammar") else { return Err(missing(&param)) };
+            let Some(grammar) = format.remove("grammar") else { return Err(ApiError::missing(&param)) };
             let spec = grammar_of(&param, grammar)?;
             Ok(Some(Structure::new(param, spec)))
         }
@@ -201,10 +201,6 @@ fn choice_of(param: &str, value: Value) -> Result<ConstraintSpec, ApiError> {
     let text = |(index, item)| text_of(&format!("{param}[{index}]"), item);
     let texts = items.into_iter().enumerate().map(text).collect::<Result<Vec<_>, _>>()?;
     Ok(ConstraintSpec::Choice(texts))
-}
-
-fn missing(param: &str) -> ApiError {
-    ApiError::param(ErrorCode::MissingParameter, param, format!("missing required parameter `{param}`"))
 }
 
 fn wrong_type(param: &str, wanted: &str, got: &Value) -> ApiError {

@@ -14,13 +14,8 @@ pub(crate) enum Texts {
     Parts(Vec<Value>),
 }
 
-fn missing(path: String) -> ApiError {
-    let message = format!("missing required parameter `{path}`");
-    ApiError::param(ErrorCode::MissingParameter, path, message)
-}
-
 fn field<'a>(item: &'a Value, name: &str, at: &str) -> Result<&'a str, ApiError> {
-    item.get(name).and_then(Value::as_str).ok_or_else(|| missing(format!("{at}.{name}")))
+    item.get(name).and_then(Value::as_str).ok_or_else(|| ApiError::missing(format!("{at}.{name}")))
 }
 
 /// Adds an item to a conversation in chat's form. Calls and thinking join the assistant's message that they belong to.
@@ -32,7 +27,7 @@ pub(crate) fn push(messages: &mut Vec<Value>, item: &Value, at: &str) -> Result<
     match kind.unwrap_or("message") {
         "message" => {
             let role = field(item, "role", at)?;
-            let content = item.get("content").ok_or_else(|| missing(format!("{at}.content")))?;
+            let content = item.get("content").ok_or_else(|| ApiError::missing(format!("{at}.content")))?;
             let text = text(content, &format!("{at}.content"))?;
             match role {
                 "assistant" => assistant(messages)["content"] = text.into(),
@@ -55,7 +50,7 @@ pub(crate) fn push(messages: &mut Vec<Value>, item: &Value, at: &str) -> Result<
         }
         "function_call_output" => {
             let id = field(item, "call_id", at)?;
-            let output = item.get("output").ok_or_else(|| missing(format!("{at}.output")))?;
+            let output = item.get("output").ok_or_else(|| ApiError::missing(format!("{at}.output")))?;
             let text = text(output, &format!("{at}.output"))?;
             messages.push(json!({"role": "tool", "tool_call_id": id, "content": text}));
         }
