@@ -57,8 +57,8 @@ impl RemoteServer {
             None => (url, None),
         };
         let client = Client::new(address(url)?, clock);
-        let (model, texts) = Default::default();
-        Ok(Self { id, url: url.to_owned(), client, wanted, model, texts })
+        let url = url.to_owned();
+        Ok(Self { id, url, client, wanted, model: OnceLock::new(), texts: OnceLock::new() })
     }
 
     /// Its id among the engines of a plan.

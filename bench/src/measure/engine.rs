@@ -33,7 +33,7 @@ pub struct EngineSample {
 }
 
 /// What a prompt that was sent for its first token took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct FirstToken {
     pub(crate) ttft_ns: u64,
     pub(crate) n_cached_tokens: u32,

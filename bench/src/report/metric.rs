@@ -73,8 +73,8 @@ impl Metric {
                  before the next submit: equal work, nothing in flight meanwhile"
             }
             Metric::Ttft => {
-                "engine level: generate called to first token received, token ids given, nothing cached; the median where a prompt \
-                 is sent several times"
+                "engine level: generate called to first token received, token ids given, nothing cached; the median where \
+                 a prompt is sent several times"
             }
             Metric::DecodeNative => {
                 "engine level: 1 / median gap between received tokens of a request; the engine's own greedy loop, \
@@ -83,8 +83,8 @@ impl Metric {
         }
     }
 
-    /// The time of this figure in one visit, in nanoseconds: of a whole prompt (the median of several), or the median step. `None` if it was
-    /// not measured.
+    /// The time of this figure in one visit, in nanoseconds: of a whole prompt (the median where it was read several
+    /// times), or the median step. `None` if it was not measured.
     pub fn time_ns(self, visit: &Visit) -> Option<f64> {
         let median_of = |times: &[u64]| median(&times.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
         let with = |first: u64, again: &[u64]| median_of(&[&[first], again].concat());
