@@ -1,7 +1,7 @@
 #!/bin/sh
 # What docs/bench.md promises of real runs, measured: each engine against itself ten times, GGUF against MLX on one file five
 # times, and the same engine behind a server three times. Keeps every report with its raw samples. Wants a machine that does
-# nothing else: it takes about an hour and a half.
+# nothing else: it takes about an hour and a quarter.
 #
 #   scripts/bench-proof.sh FOLDER [DUET [MODEL]]
 set -eu
@@ -18,19 +18,20 @@ run() { # NAME SEED ARGUMENTS...
   shift 2
   [ -s "$folder/$name-$seed.json" ] && return # a folder that was begun is finished
   begin=$(date +%s)
-  "$duet" bench "$model" "$@" --seed "$seed" --prompt 64 --decode 24 --blocks "$blocks" $threads \
+  # shellcheck disable=SC2086 # several words
+  "$duet" bench "$model" "$@" --seed "$seed" $work \
     --json "$folder/$name-$seed.part" > "$folder/$name-$seed.txt" || true
   mv "$folder/$name-$seed.part" "$folder/$name-$seed.json"
   echo "$name $seed: $(($(date +%s) - begin)) s"
 }
 
 # One thread: a second one waits for the first at every barrier, and so doubles what the machine disturbs.
-blocks=20 threads=--threads=1
+work='--prompt 32 --decode 12 --blocks 36 --threads 1'
 for seed in 1 2 3 4 5 6 7 8 9 10; do
   run aa-gguf $seed --engines gguf,gguf --agreement 0 --scenario none
   run aa-mlx $seed --engines mlx,mlx --agreement 0 --scenario none
 done
-blocks=16 threads=
+work='--prompt 64 --decode 24 --blocks 16'
 for seed in 1 2 3 4 5; do
   run gguf-mlx $seed --engines gguf,mlx --self-blocks 3 --scenario none
 done

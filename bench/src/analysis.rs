@@ -6,7 +6,7 @@ use crate::report::{ArmReport, Block, BlockKind, Comparison, LoadedReport, Metri
 use crate::stats::holm::holm;
 use crate::stats::median;
 use crate::stats::ratio::Ratio;
-use crate::stats::verdict::{Margin, Needs, NeedsUnit, Verdict, judge};
+use crate::stats::verdict::{Margin, Needs, NeedsUnit, Position, Verdict, judge};
 use crate::validity::{Code, Finding, Planned, arms, find, restarts};
 use crate::weights::Graded;
 
@@ -56,8 +56,12 @@ pub fn analyse(blocks: &[Block], arms: &[ArmReport], question: &Question) -> Ana
         has(Side::A) && has(Side::B)
     };
     let comparisons = Metric::ALL.into_iter().zip(selves).filter(|(metric, _)| with_figure(*metric));
-    let comparisons =
+    let comparisons: Vec<Comparison> =
         comparisons.filter_map(|(metric, aa)| compare(blocks, metric, aa, &findings, question)).collect();
+    for finding in findings.iter_mut().filter(|finding| finding.is_jump_of_ratio()) {
+        finding.stands =
+            comparisons.iter().any(|found| finding.metrics == [found.metric] && found.is_in_parts());
+    }
     Analysis { comparisons, findings }
 }
 
@@ -158,18 +162,25 @@ fn compare(
     let n_void =
         blocks.iter().enumerate().filter(|(i, block)| block.kind == BlockKind::Ab && voids(*i)).count();
     let log_ratios = log_ratios(blocks, metric, findings, BlockKind::Ab, |block| block.log_ratio(metric));
-    let ratio = Ratio::of(&log_ratios);
+    let ratio = Ratio::of(&log_ratios).map(|ratio| ratio.in_parts(&log_ratios, question.margin.ln_1p()));
     if ratio.is_none() && n_void == 0 {
         return None;
     }
     let margin = Margin::new(question.margin, aa.iter().map(|own| own.floor).reduce(f64::max));
     let n_valid = ratio.as_ref().map_or(0, |ratio| ratio.n_blocks);
     let too_few = n_void > 0 && (n_valid < LEAST_BLOCKS || n_valid < n_void);
-    let against = findings.iter().enumerate().filter(|(_, finding)| {
-        finding.invalidates(metric)
-            || (too_few && finding.blocks.iter().any(|block| finding.voids(metric, *block)))
+    let against: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| {
+            finding.invalidates(metric)
+                || (too_few && finding.blocks.iter().any(|block| finding.voids(metric, *block)))
+        })
+        .collect();
+    let parts_agree = ratio.as_ref().is_some_and(|ratio| {
+        !ratio.parts.is_empty() && ratio.position(margin.log()).is_some_and(|found| found != Position::Open)
     });
-    let mut codes: Vec<Code> = against.map(|(_, finding)| finding.code).collect();
+    let stands = parts_agree && against.iter().all(|finding| finding.is_jump_of_ratio());
+    let mut codes: Vec<Code> = against.into_iter().filter(|_| !stands).map(|finding| finding.code).collect();
     codes.sort_unstable();
     codes.dedup();
     let verdict = match &ratio {

@@ -127,7 +127,7 @@ impl fmt::Debug for BenchOptions {
 }
 
 impl BenchOptions {
-    /// Up to eight blocks of 512 + 32 tokens and four for the noise floor, within ten minutes; agreement over 3,072
+    /// Up to eight blocks of 512 + 32 tokens and six for the noise floor, within ten minutes; agreement over 3,072
     /// positions; no scenarios.
     pub fn new(subject: Subject, text: Text) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl BenchOptions {
             n_prompt: 512,
             n_decode: 32,
             n_blocks: 8,
-            n_aa_blocks: 4,
+            n_aa_blocks: 6,
             n_pilot_blocks: 0,
             n_processes: 1,
             budget: Some(Duration::from_secs(600)),
@@ -190,7 +190,7 @@ impl BenchOptions {
 
     /// As many blocks as it takes to resolve the margin, up to sixty, told by a pilot; a noise floor from six blocks.
     pub fn full(subject: Subject, text: Text) -> Self {
-        Self { n_blocks: 60, n_aa_blocks: 6, n_pilot_blocks: 5, budget: None, ..Self::new(subject, text) }
+        Self { n_blocks: 60, n_pilot_blocks: 5, budget: None, ..Self::new(subject, text) }
     }
 
     /// With the scenarios that a default run has: streams and a shared prefix, as far as two and a half minutes go.

@@ -6,7 +6,7 @@
 
 use super::{Direction, Subject, compare};
 use crate::order::Side;
-use crate::report::{Metric, Report};
+use crate::report::{Comparison, Metric, Report};
 use crate::stats::verdict::{Position, Verdict};
 
 /// What a gate says.
@@ -111,8 +111,7 @@ fn against(new: &Report, old: &Report, metrics: &[Metric]) -> Vec<(Gate, String)
     for &metric in metrics {
         let invalid = [(new, "new"), (old, "old")].into_iter().find_map(|(report, which)| {
             let found = report.comparisons.iter().find(|found| found.metric == metric)?;
-            let Verdict::Invalid { codes } = &found.verdict else { return None };
-            Some(format!("{} of the {which} report does not hold: {}", metric.name(), codes.join(", ")))
+            Some(format!("{} of the {which} report {}", metric.name(), unusable(found)?))
         });
         match invalid {
             Some(ground) => grounds.push((Gate::Invalid, ground)),
@@ -120,6 +119,17 @@ fn against(new: &Report, old: &Report, metrics: &[Metric]) -> Vec<(Gate, String)
         }
     }
     grounds
+}
+
+/// Why a figure is no baseline, and may not be held against one.
+fn unusable(found: &Comparison) -> Option<String> {
+    match &found.verdict {
+        Verdict::Invalid { codes } => Some(format!("does not hold: {}", codes.join(", "))),
+        _ if found.has_parts() => Some(
+            "jumped during the run: it holds in each part, but has no single ratio to compare".to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// What times say of one figure: a regression needs the arm's own row and the ratio's to agree.

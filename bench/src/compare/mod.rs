@@ -11,7 +11,7 @@ pub use deterministic::{Change, Direction};
 pub use gate::{Gate, GateReport, gate};
 
 use crate::order::Side;
-use crate::report::{Block, BlockKind, Metric, Report};
+use crate::report::{Block, BlockKind, Comparison, Metric, Report};
 use crate::stats::ratio::{CONFIDENCE, RatioInterval};
 use crate::stats::restarts::estimate;
 use crate::stats::student::Estimate;
@@ -48,6 +48,8 @@ pub struct Row {
 pub struct Compared {
     /// Why the two are not of the same work; their rows mean little then.
     pub obstacles: Vec<String>,
+    /// Figures whose ratio jumped during one of the runs: a mean over both levels is compared with nothing.
+    pub jumped: Vec<String>,
     /// What has changed and does not depend on time.
     pub changes: Vec<Change>,
     /// Figures, in the order of the reports' tables.
@@ -70,10 +72,20 @@ pub fn compare(new: &Report, old: &Report) -> Compared {
     let rows = Metric::ALL.into_iter().flat_map(|metric| subjects.map(|subject| row(metric, subject)));
     Compared {
         obstacles: deterministic::obstacles(new, old),
+        jumped: [jumped(new, "new"), jumped(old, "old")].concat(),
         changes: deterministic::changes(new, old),
         rows: rows.flatten().collect(),
         margin,
     }
+}
+
+/// A line for each figure of a report whose ratio jumped.
+fn jumped(report: &Report, which: &str) -> Vec<String> {
+    let line = |found: &Comparison| {
+        let name = found.metric.name();
+        format!("{name}: the ratio jumped during the {which} run, and is compared with nothing")
+    };
+    report.comparisons.iter().filter(|found| found.has_parts()).map(line).collect()
 }
 
 /// The margin that a report's verdicts went by, the largest.
@@ -87,7 +99,7 @@ fn log_time(report: &Report, metric: Metric, subject: Subject) -> Option<Estimat
         Subject::Ratio => report
             .comparisons
             .iter()
-            .find(|found| found.metric == metric)?
+            .find(|found| found.metric == metric && !found.has_parts())?
             .ratio
             .as_ref()
             .and_then(Ratio::estimate),
@@ -124,6 +136,7 @@ impl Compared {
         let mut lines: Vec<String> = Vec::new();
         lines.extend(self.obstacles.iter().map(|obstacle| format!("not the same work: {obstacle}")));
         lines.extend(self.rows.iter().map(|row| self.row_line(row, labels)));
+        lines.extend(self.jumped.iter().cloned());
         lines.extend(self.changes.iter().map(|change| change.line(labels)));
         if !self.rows.is_empty() {
             lines.push(

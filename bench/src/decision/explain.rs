@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use duet_core::decision::Decision;
 
-use super::{Fit, Posterior, Workload};
+use super::posterior::workload_ratio;
+use super::{Fit, Workload};
 use crate::order::Side;
 use crate::report::{BlockKind, Report};
 
@@ -45,7 +46,7 @@ pub fn explain(report: &Report, decision: &Decision) -> String {
             let fit = Fit::of(report, side);
             fit.map_or_else(|| "?".to_owned(), |fit| format!("{:.2} s", fit.time_ns(&workload) / 1e9))
         });
-        let n_blocks = Posterior::of(report, &workload).map_or(0, |posterior| posterior.n_blocks);
+        let n_blocks = workload_ratio(report, &workload).map_or(0, |ratio| ratio.n_blocks);
         let estimate = if choice.estimate { ", extrapolated from shorter requests" } else { "" };
         let chosen = choice.engine.as_deref().unwrap_or("no engine by more than the margin");
         let _ = writeln!(

@@ -18,11 +18,12 @@ use duet_core::decision::{
 
 pub use self::explain::{explain, last_line};
 pub use self::posterior::Posterior;
+use self::posterior::workload_ratio;
 pub use self::workload::{Fit, Workload};
 use crate::machine::Machine;
 use crate::order::Side;
 use crate::report::{ArmReport, Metric, Report};
-use crate::stats::verdict::{Position, Verdict, position};
+use crate::stats::verdict::{Position, Verdict};
 use crate::weights::Grade;
 
 /// What a decision needs besides the report.
@@ -179,18 +180,19 @@ fn not_eligible(report: &Report) -> Option<String> {
 
 /// The choice for one workload; `None` without two whole blocks.
 fn choice(report: &Report, workload: &Workload) -> Option<WorkloadChoice> {
-    let posterior = Posterior::of(report, workload)?;
+    let ratio = workload_ratio(report, workload)?;
+    let posterior = Posterior::of(&ratio)?;
     let limit = report
         .comparisons
         .iter()
         .filter(|found| matches!(found.metric, Metric::Ttft | Metric::DecodeNative))
         .map(|found| found.margin.log())
         .fold(0.0, f64::max);
-    let faster = if posterior.estimate.mean > 0.0 { Side::B } else { Side::A };
-    let engine = match position(&posterior.estimate, limit) {
-        Position::Above => Some(Side::B),
-        Position::Below => Some(Side::A),
-        Position::Within | Position::Open => None,
+    let faster = if ratio.time_ratio > 1.0 { Side::B } else { Side::A };
+    let engine = match ratio.position(limit) {
+        Some(Position::Above) => Some(Side::B),
+        Some(Position::Below) => Some(Side::A),
+        Some(Position::Within | Position::Open) | None => None,
     };
     let id = |side: Side| report.arms.get(side.index()).map(|arm| arm.engine.id.clone());
     Some(WorkloadChoice {
@@ -201,7 +203,7 @@ fn choice(report: &Report, workload: &Workload) -> Option<WorkloadChoice> {
         engine: engine.filter(|_| not_eligible(report).is_none()).and_then(id),
         probability: posterior.probability(faster),
         expected_loss: posterior.expected_loss(faster),
-        time_ratio: posterior.estimate.mean.exp(),
+        time_ratio: ratio.time_ratio,
     })
 }
 

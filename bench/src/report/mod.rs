@@ -269,6 +269,18 @@ pub struct Comparison {
     pub grade: Option<Graded>,
 }
 
+impl Comparison {
+    /// Whether the ratio jumped during the run and has parts.
+    pub fn has_parts(&self) -> bool {
+        self.ratio.as_ref().is_some_and(|ratio| !ratio.parts.is_empty())
+    }
+
+    /// Whether it has, and the verdict is what all of them say.
+    pub fn is_in_parts(&self) -> bool {
+        self.has_parts() && matches!(self.verdict, Verdict::Winner { .. } | Verdict::Equivalent)
+    }
+}
+
 /// One figure of an arm against itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SelfRatio {

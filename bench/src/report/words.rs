@@ -2,6 +2,7 @@
 
 use super::{ArmMemory, ArmReport, Comparison, Metric, Report};
 use crate::order::Side;
+use crate::stats::parts::Part;
 use crate::stats::ratio::Ratio;
 use crate::stats::verdict::{Needs, NeedsUnit, Verdict};
 use crate::validity::Finding;
@@ -73,7 +74,8 @@ impl Report {
             1 => ", one block void".to_owned(),
             n => format!(", {n} blocks void"),
         };
-        format!("{name}: {said}: {measured}{void}")
+        let parts = comparison.ratio.as_ref().map_or_else(String::new, parts_text);
+        format!("{name}: {said}: {measured}{parts}{void}")
     }
 
     /// A sentence for each arm on its distance from the reference.
@@ -93,18 +95,27 @@ impl Report {
     /// A finding as a line: its code, what it takes out, and what was seen.
     pub(crate) fn finding_line(&self, finding: &Finding) -> String {
         let arm = finding.arm.map_or_else(String::new, |side| format!(" ({})", self.label(side)));
-        let out = match finding.blocks.as_slice() {
-            [] => "the run".to_owned(),
-            blocks => {
-                let numbers: Vec<String> = blocks.iter().map(|block| (block + 1).to_string()).collect();
-                format!("block {}", numbers.join(", "))
-            }
-        };
         let metrics: Vec<&str> = finding.metrics.iter().map(|metric| metric.name()).collect();
         let metrics =
             if metrics.len() == Metric::ALL.len() { "all figures".to_owned() } else { metrics.join(", ") };
-        format!("{}{arm}: {}; takes {out} out of {metrics}", finding.code, finding.detail)
+        let consequence = consequence(finding.stands, &finding.blocks, "the run", &metrics);
+        format!("{}{arm}: {}; {consequence}", finding.code, finding.detail)
     }
+}
+
+/// What a finding does to the verdict on `figures`: "takes block 3, 4 out of ttft". Without blocks it is about `whole`.
+pub(crate) fn consequence(stands: bool, blocks: &[usize], whole: &str, figures: &str) -> String {
+    if stands {
+        return format!("the verdict on {figures} stands, for each part of {whole} gives it by itself");
+    }
+    let out = match blocks {
+        [] => whole.to_owned(),
+        blocks => {
+            let numbers: Vec<String> = blocks.iter().map(|block| (block + 1).to_string()).collect();
+            format!("block {}", numbers.join(", "))
+        }
+    };
+    format!("takes {out} out of {figures}")
 }
 
 fn needs_in_words(ratio: Option<&Ratio>, needs: Option<Needs>) -> String {
@@ -137,6 +148,21 @@ pub(crate) fn ratio_text(ratio: &Ratio) -> String {
     match interval {
         Some(interval) => format!("{speed:.3} [{:.3}, {:.3}]", interval.low, interval.high),
         None => format!("{speed:.3} (one block)"),
+    }
+}
+
+/// What the ratio was in each part, if it jumped: "; it jumped, and its parts are 3.035 (13 blocks), 2.586 (3)".
+fn parts_text(ratio: &Ratio) -> String {
+    let part = |(index, part): (usize, &Part)| {
+        let unit = if index == 0 { " blocks" } else { "" };
+        format!("{:.3} ({}{unit})", 1.0 / part.time_ratio, part.n_blocks)
+    };
+    match ratio.parts.as_slice() {
+        [] => String::new(),
+        parts => {
+            let parts: Vec<String> = parts.iter().enumerate().map(part).collect();
+            format!("; it jumped, and its parts are {}", parts.join(", "))
+        }
     }
 }
 

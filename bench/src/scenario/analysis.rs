@@ -118,8 +118,8 @@ fn as_visit(visit: &ScenarioVisit, figure: &ScenarioValue, n_decode: usize) -> V
 fn note(findings: &mut Vec<ScenarioFinding>, finding: &Finding, figure: &ScenarioValue) {
     let detail = finding.detail.replace(AS.name(), &figure.figure);
     let alike = |other: &&mut ScenarioFinding| {
-        (other.code, other.arm, &other.blocks, &other.detail)
-            == (finding.code, finding.arm, &finding.blocks, &detail)
+        (other.code, other.arm, &other.blocks, &other.detail, other.stands)
+            == (finding.code, finding.arm, &finding.blocks, &detail, finding.stands)
     };
     match findings.iter_mut().find(alike) {
         Some(other) => other.figures.push(figure.figure.clone()),
@@ -129,6 +129,7 @@ fn note(findings: &mut Vec<ScenarioFinding>, finding: &Finding, figure: &Scenari
             figures: vec![figure.figure.clone()],
             blocks: finding.blocks.clone(),
             detail,
+            stands: finding.stands,
         }),
     }
 }
@@ -137,7 +138,8 @@ impl ScenarioReport {
     /// The codes that take a block, or the whole scenario, out of the verdict on a figure.
     pub(super) fn codes_against(&self, figure: &str, block: usize) -> Vec<Code> {
         let against = |finding: &&ScenarioFinding| {
-            finding.figures.iter().any(|name| name == figure)
+            !finding.stands
+                && finding.figures.iter().any(|name| name == figure)
                 && (finding.blocks.is_empty() || finding.blocks.contains(&block))
         };
         let mut codes: Vec<Code> = self.findings.iter().filter(against).map(|finding| finding.code).collect();

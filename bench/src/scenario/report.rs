@@ -232,4 +232,7 @@ pub struct ScenarioFinding {
     pub blocks: Vec<usize>,
     /// What exactly was seen, in one sentence.
     pub detail: String,
+    /// Whether it takes nothing out: the ratio jumped, and each part of the scenario says the same all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stands: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::report::{ScenarioComparison, ScenarioFinding, ScenarioReport, ScenarioSpread};
 use crate::load::Better;
-use crate::report::words::{digits, ratio_text};
+use crate::report::words::{consequence, digits, ratio_text};
 
 impl ScenarioComparison {
     /// "TTFT p90, s ↓": what it is, and which way is up.
@@ -48,14 +48,7 @@ impl ScenarioFinding {
     /// As a line: code, what was seen, what it takes out.
     pub(crate) fn line(&self, scenario: &ScenarioReport, arm: &str) -> String {
         let arm = if arm.is_empty() { String::new() } else { format!(" ({arm})") };
-        let out = match self.blocks.as_slice() {
-            [] => "the scenario".to_owned(),
-            blocks => {
-                let numbers: Vec<String> = blocks.iter().map(|block| (block + 1).to_string()).collect();
-                format!("block {}", numbers.join(", "))
-            }
-        };
-        let figures = self.figures.join(", ");
-        format!("{}{arm}: {}: {}; takes {out} out of {figures}", self.code, scenario.name, self.detail)
+        let consequence = consequence(self.stands, &self.blocks, "the scenario", &self.figures.join(", "));
+        format!("{}{arm}: {}: {}; {consequence}", self.code, scenario.name, self.detail)
     }
 }

@@ -5,6 +5,7 @@
 //! ([`verdict`]). What tells whether a measurement may be believed at all is in [`crate::validity`].
 
 pub mod holm;
+pub mod parts;
 pub mod proportion;
 pub mod ratio;
 pub mod restarts;

@@ -8,6 +8,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::parts::Part;
 use super::restarts::{RestartSpread, estimate};
 use super::robust::{n_outliers, trimmed_mean};
 use super::student::Estimate;
@@ -29,11 +30,11 @@ pub struct Ratio {
     pub time_ratio: f64,
     /// Standard deviation of the block log-ratios; absent with one block.
     pub log_sd: Option<f64>,
-    /// Standard error of the mean log-ratio, which the intervals are made of; absent with one block.
+    /// Standard error of the mean log-ratio, which the intervals are made of unless there are parts; absent with one block.
     pub log_se: Option<f64>,
     /// Its degrees of freedom.
     pub degrees: Option<f64>,
-    /// The 95 % interval of `time_ratio`; absent with one block.
+    /// The 95 % interval of `time_ratio`; absent with one block. Of a ratio that jumped: over the intervals of all parts.
     pub interval: Option<RatioInterval>,
     /// The 90 % interval, which has to lie within the margins for the arms to be called equivalent.
     pub equivalence: Option<RatioInterval>,
@@ -43,6 +44,9 @@ pub struct Ratio {
     pub trimmed_time_ratio: Option<f64>,
     /// Blocks beyond 3.5 robust standard deviations of the median. They are in the ratio.
     pub n_outliers: usize,
+    /// What the ratio was before and after each jump, if it jumped; the processes one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// The observations: mean ln t(A) − mean ln t(B) of each block.
     pub log_ratios: Vec<f64>,
 }
@@ -99,6 +103,7 @@ impl Ratio {
             trimmed_time_ratio: trimmed_mean(&log_ratios).map(f64::exp),
             n_outliers: n_outliers(&log_ratios),
             restarts: found.and_then(|(_, spread)| spread),
+            parts: Vec::new(),
             log_ratios,
         })
     }

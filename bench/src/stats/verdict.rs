@@ -125,15 +125,16 @@ pub fn position(estimate: &Estimate, limit: f64) -> Position {
     }
 }
 
-/// The verdict on a ratio of times A / B.
+/// The verdict on a ratio of times A / B; on one that jumped, what all its parts say.
 pub fn judge(ratio: &Ratio, margin: Margin) -> Verdict {
-    let Some(estimate) = ratio.estimate() else {
-        return Verdict::Inconclusive { faster: None, needs: None };
-    };
-    match position(&estimate, margin.log()) {
+    let open = Verdict::Inconclusive { faster: None, needs: None };
+    let Some((estimate, position)) = ratio.estimate().zip(ratio.position(margin.log())) else { return open };
+    match position {
         Position::Above => Verdict::Winner { side: Side::B },
         Position::Below => Verdict::Winner { side: Side::A },
         Position::Within => Verdict::Equivalent,
+        // More blocks do not make parts agree.
+        Position::Open if !ratio.parts.is_empty() => open,
         Position::Open => {
             let (low, high) = estimate.interval(CONFIDENCE);
             let faster = match (low > 0.0, high < 0.0) {

@@ -137,12 +137,25 @@ pub struct Finding {
     pub blocks: Vec<usize>,
     /// What exactly was seen, in one sentence.
     pub detail: String,
+    /// Whether it takes nothing out: the ratio jumped, and each part of the run says the same all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stands: bool,
 }
 
 impl Finding {
     /// Of a whole run.
     pub fn of_run(code: Code, arm: Option<Side>, metrics: &[Metric], detail: String) -> Self {
-        Self { code, arm, metrics: metrics.to_vec(), blocks: Vec::new(), detail }
+        Self { code, arm, metrics: metrics.to_vec(), blocks: Vec::new(), detail, stands: false }
+    }
+
+    /// Of one block, by its index into the report's.
+    pub fn of_block(code: Code, arm: Option<Side>, metrics: &[Metric], block: usize, detail: String) -> Self {
+        Self { blocks: vec![block], ..Self::of_run(code, arm, metrics, detail) }
+    }
+
+    /// Whether the ratio of these figures jumped, between blocks: what [`crate::stats::parts`] can deal with.
+    pub fn is_jump_of_ratio(&self) -> bool {
+        self.code == Code::Changepoint && self.blocks.is_empty()
     }
 
     /// Whether it takes this block out of the verdict on this figure; findings of the whole run do not.
@@ -152,7 +165,7 @@ impl Finding {
 
     /// Whether it takes this figure out altogether.
     pub fn invalidates(&self, metric: Metric) -> bool {
-        self.blocks.is_empty() && self.metrics.contains(&metric)
+        !self.stands && self.blocks.is_empty() && self.metrics.contains(&metric)
     }
 }
 

@@ -9,17 +9,12 @@ use crate::report::{Block, Level, Metric, Visit};
 pub(super) fn find(blocks: &[Block], planned: Planned) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
-        findings.extend(block.lost.as_ref().map(|lost| Finding {
-            code: lost.code,
-            arm: Some(lost.arm),
-            metrics: Metric::ALL.to_vec(),
-            blocks: vec![index],
-            detail: lost.detail.clone(),
+        findings.extend(block.lost.as_ref().map(|lost| {
+            Finding::of_block(lost.code, Some(lost.arm), &Metric::ALL, index, lost.detail.clone())
         }));
         for visit in &block.visits {
             let mut found = |code, metrics: &[Metric], detail: String| {
-                let arm = Some(visit.arm);
-                findings.push(Finding { code, arm, metrics: metrics.to_vec(), blocks: vec![index], detail });
+                findings.push(Finding::of_block(code, Some(visit.arm), metrics, index, detail));
             };
             if let Some(failure) = &visit.failure {
                 found(failure.code, Level::Engine.metrics(), failure.detail.clone());
@@ -58,8 +53,7 @@ fn ids(blocks: &[Block]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
         let mut found = |detail: String| {
-            let metrics = Metric::ALL.to_vec();
-            findings.push(Finding { code: Code::Ids, arm: None, metrics, blocks: vec![index], detail });
+            findings.push(Finding::of_block(Code::Ids, None, &Metric::ALL, index, detail));
         };
         for visit in &block.visits {
             let hash = visit.ids_sha256.as_str();

@@ -22,7 +22,8 @@ pub(super) fn moving(
     let (numbers, log_ratios): (Vec<usize>, Vec<f64>) = valid(blocks, restart, metric, findings)
         .filter_map(|(index, block)| Some((index, block.log_ratio(metric)?)))
         .unzip();
-    let percent = |change: f64| 100.0 * change.exp_m1();
+    // As the reports' ratio is: of speeds, which is the inverse.
+    let percent = |change: f64| 100.0 * (-change).exp_m1();
     let (code, detail) = match shape(&log_ratios, planned.least_change.ln_1p()) {
         Shape::Still => return None,
         Shape::Trend { change } => {
@@ -102,8 +103,7 @@ pub(super) fn jumps(
             let change = 100.0 * size.exp_m1();
             let detail =
                 format!("{}: both arms' times jumped by {change:+.0} % inside of the block", metric.name());
-            let metrics = vec![metric];
-            found.push(Finding { code: Code::Changepoint, arm: None, metrics, blocks: vec![block], detail });
+            found.push(Finding::of_block(Code::Changepoint, None, &[metric], block, detail));
         }
     }
     found

@@ -22,8 +22,7 @@ pub(super) fn find(blocks: &[Block]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
         let mut found = |code, detail: Option<String>| {
-            let metrics = Metric::ALL.to_vec();
-            let of = |detail| Finding { code, arm: None, metrics, blocks: vec![index], detail };
+            let of = |detail| Finding::of_block(code, None, &Metric::ALL, index, detail);
             findings.extend(detail.map(of));
         };
         let of_block = || environments(std::slice::from_ref(block));

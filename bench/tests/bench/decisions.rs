@@ -67,6 +67,19 @@ async fn equal_engines_leave_the_rule() {
     );
 }
 
+#[tokio::test]
+async fn a_ratio_that_jumped_decides_where_both_levels_do() {
+    let of = async |true_ratio: f64| {
+        let comparison = Comparison { fault: Fault::ArmJumps, ..twelve(true_ratio) };
+        decide(&report_of(comparison, 1).await, &terms()).unwrap()
+    };
+    let same = of(1.3).await;
+    assert_eq!(same.engine.as_deref(), Some("two"), "{}", same.reason);
+    let opposite = of(0.9).await;
+    assert_eq!(opposite.engine, None);
+    assert!(opposite.reason.ends_with("does not hold: CHANGEPOINT"), "{}", opposite.reason);
+}
+
 /// A is faster at prompts by a third and slower at tokens by a third.
 async fn mixed() -> Report {
     let mut report = report_of(twelve(1.0), 1).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use duet_bench::order::Side;
 use duet_bench::report::{ArmReport, Metric};
 use duet_bench::stats::verdict::Verdict;
-use duet_bench::validity::Code;
+use duet_bench::validity::{Code, Finding};
 use serde_json::json;
 
 use crate::synthetic::{Comparison, Fault, Law};
@@ -195,6 +195,30 @@ fn with_most_blocks_void_there_is_no_verdict() {
         assert_eq!(found.n_void, 4);
         assert_eq!(found.verdict, Verdict::Invalid { codes: vec!["POWER".to_owned()] });
     }
+}
+
+#[test]
+fn what_else_is_against_a_jumped_figure_is_said_beside_the_jump() {
+    let comparison = Comparison { fault: Fault::ArmJumps, n_blocks: 24, ..CLEAN };
+    let analysed = |fidelity: Option<Finding>| {
+        let question = duet_bench::analysis::Question {
+            margin: 0.03,
+            n_decode: crate::synthetic::N_DECODE,
+            grade: None,
+            fidelity,
+        };
+        duet_bench::analysis::analyse(&comparison.blocks(1), &[], &question)
+    };
+    let alone = analysed(None);
+    assert!(alone.findings.iter().all(|finding| finding.stands), "{:?}", alone.findings);
+    assert!(alone.comparisons.iter().all(|found| found.verdict == Verdict::Winner { side: Side::B }));
+    let far = Finding::of_run(Code::Fidelity, None, &Metric::ALL, "far apart".to_owned());
+    let analysis = analysed(Some(far));
+    for found in &analysis.comparisons {
+        let codes = vec!["CHANGEPOINT".to_owned(), "FIDELITY".to_owned()];
+        assert_eq!(found.verdict, Verdict::Invalid { codes }, "{:?}", found.metric);
+    }
+    assert!(analysis.findings.iter().all(|finding| !finding.stands), "{:?}", analysis.findings);
 }
 
 #[test]

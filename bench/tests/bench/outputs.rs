@@ -250,6 +250,45 @@ async fn a_gate_against_a_baseline_needs_arm_and_ratio_to_agree() {
     assert!(found.to_text().contains("measure old and new in one run"), "{}", found.to_text());
 }
 
+/// A is slower throughout, and slower still from the seventh block of 24 on.
+async fn jumped() -> Report {
+    report_of(Comparison { fault: Fault::ArmJumps, n_blocks: 24, ..twelve(1.3) }, 1).await
+}
+
+#[tokio::test]
+async fn a_ratio_that_jumped_is_told_with_its_parts() {
+    let report = jumped().await;
+    for found in &report.comparisons {
+        assert_eq!(found.verdict, Verdict::Winner { side: Side::B }, "{found:?}");
+        let parts = &found.ratio.as_ref().unwrap().parts;
+        assert_eq!(parts.iter().map(|part| part.n_blocks).collect::<Vec<_>>(), [6, 18]);
+        let sentence = report.sentence(found);
+        assert!(sentence.contains("; it jumped, and its parts are 0.7"), "{sentence}");
+        assert!(sentence.contains(" (6 blocks), 0.6") && sentence.ends_with(" (18)"), "{sentence}");
+    }
+    let text = report.to_text();
+    assert!(text.contains("CHANGEPOINT: prefill: the ratio jumped by -1"), "{text}");
+    assert!(text.contains("the verdict on prefill stands") && !text.contains("takes the run out"), "{text}");
+    assert!(!report.to_csv().contains("CHANGEPOINT"), "no sample is out of the verdict");
+    assert_eq!(serde_json::from_str::<Report>(&report.to_json().unwrap()).unwrap(), report);
+}
+
+#[tokio::test]
+async fn a_ratio_that_jumped_is_no_baseline() {
+    let (steady, jumped) = (report_of(twelve(1.3), 2).await, jumped().await);
+    assert_eq!(gate(&jumped, None, &Metric::ALL).gate, Gate::Regression, "but A is slower in every part");
+    for (new, old, which) in [(&jumped, &steady, "new"), (&steady, &jumped, "old")] {
+        let found = gate(new, Some(old), &[Metric::Prefill]);
+        assert_eq!(found.gate, Gate::Invalid, "{}", found.to_text());
+        let ground = format!("prefill of the {which} report jumped during the run");
+        assert!(found.to_text().contains(&ground), "{}", found.to_text());
+        let compared = compare(new, old);
+        assert!(compared.rows.iter().all(|row| row.subject != Subject::Ratio), "{compared:?}");
+        let line = format!("prefill: the ratio jumped during the {which} run, and is compared with nothing");
+        assert!(compared.to_text(["one", "two"]).contains(&line), "{:?}", compared.jumped);
+    }
+}
+
 #[tokio::test]
 async fn a_failed_arm_passes_no_gate() {
     let mut report = report_of(twelve(1.0), 1).await;
@@ -327,7 +366,8 @@ fn well_formed(html: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_page_is_whole_and_needs_nothing_else() {
-    for (fault, n_aa) in [(Fault::None, 4), (Fault::CacheHit, 0), (Fault::ArmDrifts, 0)] {
+    let faults = [(Fault::None, 4), (Fault::CacheHit, 0), (Fault::ArmDrifts, 0), (Fault::ArmJumps, 0)];
+    for (fault, n_aa) in faults {
         let report = report_of(Comparison { fault, n_aa, ..twelve(1.1) }, 3).await;
         let html = report.to_html();
         let elements = well_formed(&html);

@@ -173,3 +173,60 @@ fn true_ratios_are_recovered() {
         }
     }
 }
+
+/// What comes out of many comparisons whose ratio jumps by 0.2 of its logarithm after six blocks, as shares of 1.
+#[derive(Debug)]
+struct Jumped {
+    winner_a: f64,
+    winner_b: f64,
+    invalid: f64,
+    /// Those whose jump was found.
+    in_parts: f64,
+    /// Of these: the interval holds both levels.
+    coverage: f64,
+}
+
+/// With a true log-ratio of `before` in the first six blocks and 0.2 more in the others.
+fn jumping(law: Law, before: f64, n_blocks: usize) -> Jumped {
+    let comparison = Comparison { law, true_log: before, n_blocks, n_aa: 0, fault: Fault::ArmJumps };
+    let (mut verdicts, mut n_parts, mut n_covered) = ([0u64; 3], 0u64, 0u64);
+    for run in 0..N {
+        let analysis = comparison.analysed(SEED + 7919 * run, &[]);
+        let found = figure(&analysis);
+        let ratio = found.ratio.as_ref().expect("no block is missing");
+        let interval = ratio.interval.expect("there are blocks");
+        if found.has_parts() {
+            n_parts += 1;
+            n_covered += u64::from(interval.low <= before.exp() && (before + 0.2).exp() <= interval.high);
+        }
+        let verdict: Option<usize> = match &found.verdict {
+            Verdict::Winner { side: Side::A } => Some(0),
+            Verdict::Winner { side: Side::B } => Some(1),
+            Verdict::Invalid { .. } => Some(2),
+            Verdict::Equivalent | Verdict::Inconclusive { .. } => None,
+        };
+        verdict.into_iter().for_each(|verdict| verdicts[verdict] += 1);
+    }
+    let [winner_a, winner_b, invalid] = verdicts.map(|n| n as f64 / N as f64);
+    let (in_parts, coverage) = (n_parts as f64 / N as f64, n_covered as f64 / n_parts.max(1) as f64);
+    Jumped { winner_a, winner_b, invalid, in_parts, coverage }
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "minutes without optimisation; `make test` has it")]
+fn a_ratio_that_jumps_has_the_winner_of_both_levels_or_none() {
+    for law in [Law::Normal, Law::Laplace, Law::Autoregressive] {
+        for n_blocks in [8, 9, 12] {
+            let same = jumping(law, 0.1, n_blocks);
+            assert!(same.winner_a == 0.0 && same.coverage >= 0.93, "{law:?}, {n_blocks}: {same:?}");
+            let opposite = jumping(law, -0.1, n_blocks);
+            assert!(opposite.winner_a + opposite.winner_b <= 0.05, "{law:?}, {n_blocks}: {opposite:?}");
+        }
+        let same = jumping(law, 0.1, 12);
+        assert!(same.in_parts > 0.9 && same.winner_b > 0.9, "{law:?}: {same:?}");
+        for before in [-0.1, 0.0, -0.2] {
+            let none = jumping(law, before, 12);
+            assert!(none.invalid > 0.9 && none.winner_a + none.winner_b <= 0.05, "{law:?}: {none:?}");
+        }
+    }
+}

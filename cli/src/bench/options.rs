@@ -187,7 +187,7 @@ mod tests {
         let run = parse("m.gguf").unwrap().run.expect("a run");
         let options = options(&run).unwrap();
         assert_eq!(options.subject, Subject::One("m.gguf".into()));
-        assert_eq!((options.engines, options.n_aa_blocks), (None, 4));
+        assert_eq!((options.engines, options.n_aa_blocks), (None, 6));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use super::super::words::{digits, ratio_text};
 use super::super::{BlockKind, Comparison, Metric, Report};
 use super::svg::{Anchor, Scale, Svg, WIDTH};
 use crate::order::Side;
+use crate::stats::parts::Part;
 use crate::stats::quantile;
+use crate::stats::ratio::Ratio;
 
 const LEFT: f64 = 12.0;
 const RIGHT: f64 = WIDTH - 12.0;
@@ -117,7 +119,9 @@ pub(super) fn blocks(report: &Report, comparison: &Comparison) -> Option<String>
         let (top, bottom) = (y.at(interval.high.ln()), y.at(interval.low.ln()));
         svg.rect("band", (48.0, top), RIGHT - 48.0, bottom - top);
     }
-    svg.line("mean", (48.0, y.at(-ratio.time_ratio.ln())), (RIGHT, y.at(-ratio.time_ratio.ln())));
+    for (from, to, log) in levels(ratio, &points) {
+        svg.line("mean", (x.at(from - 0.5), y.at(log)), (x.at(to + 0.5), y.at(log)));
+    }
     svg.describe(&report.sentence(comparison));
     for (index, log, codes) in &points {
         let class = if codes.is_empty() { "point" } else { "void" };
@@ -128,6 +132,25 @@ pub(super) fn blocks(report: &Report, comparison: &Comparison) -> Option<String>
     svg.text("axis", (48.0, 152.0), Anchor::Start, &format!("block {}", first + 1.0));
     svg.text("axis", (RIGHT, 152.0), Anchor::End, &format!("block {}", last + 1.0));
     Some(svg.finish())
+}
+
+/// From which block to which the ratio was at which level, as ln of speeds: all the way at its mean, or part by part.
+fn levels(ratio: &Ratio, points: &[(usize, f64, String)]) -> Vec<(f64, f64, f64)> {
+    let valid: Vec<usize> =
+        points.iter().filter(|(.., codes)| codes.is_empty()).map(|(index, ..)| *index).collect();
+    let mut rest = valid.as_slice();
+    let part = |part: &Part| {
+        let (own, others) = rest.split_at_checked(part.n_blocks)?;
+        rest = others;
+        Some((*own.first()? as f64, *own.last()? as f64, -part.time_ratio.ln()))
+    };
+    let parts: Option<Vec<_>> = ratio.parts.iter().map(part).collect();
+    match (parts, points) {
+        (Some(parts), _) if !parts.is_empty() => parts,
+        (_, [first, .., last]) => vec![(first.0 as f64, last.0 as f64, -ratio.time_ratio.ln())],
+        (_, [one]) => vec![(one.0 as f64, one.0 as f64, -ratio.time_ratio.ln())],
+        (_, []) => Vec::new(),
+    }
 }
 
 /// Which share of these latencies is at most so long, a line for each arm.

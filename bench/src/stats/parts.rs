@@ -1,0 +1,199 @@
+//! The parts of a run whose ratio jumped from one level to another.
+//!
+//! A mean over such a jump belongs to no state of the machine or of either arm. What each part says alone still holds:
+//! where all say the same, that is the verdict (an intersection–union test, so the level is kept), and its interval
+//! reaches over all of theirs. On a virtual machine whose host moves its processors a ratio may go from 3.0 to 2.4 at
+//! once, and the winner is in no doubt. Several jumps are told apart if one of them dominates; a ratio with a trend has no
+//! parts, nor has one that goes there and back: its blocks vary, and the interval over all of them is as wide as that.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ratio::{CONFIDENCE, EQUIVALENCE, Ratio, RatioInterval};
+use super::series::{Shape, shape};
+use super::student::Estimate;
+use super::verdict::{Position, position};
+
+/// Blocks between two jumps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Part {
+    /// Blocks that it is from; at least 2.
+    pub n_blocks: usize,
+    /// exp(mean of their log-ratios): time of A / time of B.
+    pub time_ratio: f64,
+    /// The standard error of the mean log-ratio; its degrees of freedom are `n_blocks` − 1.
+    pub log_se: f64,
+    /// The 95 % interval of `time_ratio`.
+    pub interval: RatioInterval,
+}
+
+impl Part {
+    fn of(log_ratios: &[f64]) -> Option<Self> {
+        let estimate = Estimate::of(log_ratios)?;
+        Some(Self {
+            n_blocks: log_ratios.len(),
+            time_ratio: estimate.mean.exp(),
+            log_se: estimate.standard_error,
+            interval: RatioInterval::of(&estimate, CONFIDENCE),
+        })
+    }
+
+    fn estimate(&self) -> Estimate {
+        let degrees = self.n_blocks.saturating_sub(1) as f64;
+        Estimate { mean: self.time_ratio.ln(), standard_error: self.log_se, degrees }
+    }
+}
+
+impl Ratio {
+    /// With its parts, if in one of these processes it jumped by at least `least` (of the logarithm) and has no trend;
+    /// unchanged otherwise. The intervals then reach over those of [`Ratio::estimates`]. `restarts` are the log-ratios it is
+    /// from.
+    #[must_use]
+    pub fn in_parts(mut self, restarts: &[Vec<f64>], least: f64) -> Self {
+        let level: Option<Vec<Vec<&[f64]>>> = restarts.iter().map(|blocks| levels(blocks, least)).collect();
+        let level = level.unwrap_or_default();
+        if level.iter().all(|process| process.len() < 2) {
+            return self;
+        }
+        let parts: Option<Vec<Part>> = level.concat().into_iter().map(Part::of).collect();
+        self.parts = parts.unwrap_or_default();
+        if !self.parts.is_empty() {
+            self.interval = hull(&self.estimates(), CONFIDENCE);
+            self.equivalence = hull(&self.estimates(), EQUIVALENCE);
+        }
+        self
+    }
+
+    /// All that has to agree for a verdict: the estimate of ln `time_ratio`; of a ratio that jumped every part's instead, and
+    /// the one over processes beside them where processes differ. Empty with one block.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        let of_parts = self.parts.iter().map(Part::estimate);
+        let over_restarts = self.restarts.is_some_and(|spread| spread.matters);
+        let whole = self.estimate().filter(|_| self.parts.is_empty() || over_restarts);
+        of_parts.chain(whole).collect()
+    }
+
+    /// Where the ratio lies relative to ±`limit` of the logarithm by all of [`Ratio::estimates`]; `None` with one block.
+    pub fn position(&self, limit: f64) -> Option<Position> {
+        let positions = self.estimates().into_iter().map(|estimate| position(&estimate, limit));
+        positions.reduce(|one, other| if one == other { one } else { Position::Open })
+    }
+}
+
+/// A process's blocks cut at each jump; `None` if what is between two jumps has a trend. Empty for no blocks.
+fn levels(log_ratios: &[f64], least: f64) -> Option<Vec<&[f64]>> {
+    match shape(log_ratios, least) {
+        Shape::Still if log_ratios.is_empty() => Some(Vec::new()),
+        Shape::Still => Some(vec![log_ratios]),
+        Shape::Trend { .. } => None,
+        Shape::Step { at, .. } => {
+            let (before, after) = log_ratios.split_at(at);
+            Some([levels(before, least)?, levels(after, least)?].concat())
+        }
+    }
+}
+
+/// From the lowest to the highest end of their intervals.
+fn hull(estimates: &[Estimate], confidence: f64) -> Option<RatioInterval> {
+    let intervals = estimates.iter().map(|estimate| RatioInterval::of(estimate, confidence));
+    intervals.reduce(|a, b| RatioInterval { low: a.low.min(b.low), high: a.high.max(b.high), confidence })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::Side;
+    use crate::stats::verdict::{Margin, Verdict, judge};
+
+    const WOBBLE: [f64; 12] =
+        [0.001, -0.002, 0.0, 0.002, -0.001, 0.001, 0.002, -0.002, 0.0, -0.001, 0.002, 0.001];
+
+    /// Twelve blocks at `levels` in turn, as many at each.
+    fn at(levels: &[f64]) -> Vec<f64> {
+        let each = WOBBLE.len() / levels.len();
+        WOBBLE.iter().enumerate().map(|(index, wobble)| levels[index / each] + wobble).collect()
+    }
+
+    fn ratio(restarts: &[Vec<f64>]) -> Ratio {
+        Ratio::of(restarts).unwrap().in_parts(restarts, 0.03_f64.ln_1p())
+    }
+
+    fn verdict(restarts: &[Vec<f64>]) -> Verdict {
+        judge(&ratio(restarts), Margin::new(0.03, None))
+    }
+
+    #[test]
+    fn a_ratio_that_stands_still_has_no_parts() {
+        let still = [at(&[0.1])];
+        assert_eq!(ratio(&still), Ratio::of(&still).unwrap());
+        assert_eq!(ratio(&[vec![0.1]]).parts, []);
+    }
+
+    #[test]
+    fn the_interval_reaches_over_all_parts() {
+        let jumped = ratio(&[at(&[1.1, 0.8])]);
+        let [before, after] = jumped.parts[..] else { panic!("{:?}", jumped.parts) };
+        assert_eq!((before.n_blocks, after.n_blocks), (6, 6));
+        assert!((before.time_ratio.ln() - 1.1).abs() < 0.01 && (after.time_ratio.ln() - 0.8).abs() < 0.01);
+        let hull = jumped.interval.unwrap();
+        assert!(
+            (hull.low - after.interval.low).abs() < 1e-12 && (hull.high - before.interval.high).abs() < 1e-12
+        );
+        let narrower = jumped.equivalence.unwrap();
+        assert!(narrower.low > hull.low && narrower.high < hull.high && narrower.confidence == EQUIVALENCE);
+    }
+
+    #[test]
+    fn several_jumps_are_several_parts_if_one_dominates() {
+        assert_eq!(ratio(&[at(&[1.1, 0.5, 0.4])]).parts.len(), 3);
+        assert_eq!(ratio(&[at(&[1.1, 0.8, 0.4])]).parts, [], "stairs are a trend");
+        assert_eq!(ratio(&[at(&[1.1, 0.8, 1.1])]).parts, [], "there and back is a wide interval");
+    }
+
+    #[test]
+    fn arms_are_equivalent_if_they_are_in_every_part() {
+        let within = ratio(&[at(&[0.05, -0.05])]);
+        assert_eq!(within.parts.len(), 2);
+        assert_eq!(judge(&within, Margin::new(0.03, Some(0.2))), Verdict::Equivalent);
+        assert_eq!(judge(&within, Margin::new(0.03, None)).name(), "inconclusive");
+    }
+
+    #[test]
+    fn processes_that_differ_stay_observations() {
+        // Two processes say next to nothing, and that one of them jumped does not make it more.
+        let (one, other) = (at(&[0.06]), at(&[0.5, 0.55]));
+        let found = ratio(&[one, other]);
+        assert!(found.parts.len() == 3 && found.restarts.unwrap().matters);
+        assert_eq!(found.position(0.03), Some(Position::Open));
+        assert!(found.interval.unwrap().low < 1.0);
+    }
+
+    #[test]
+    fn a_winner_is_one_in_every_part() {
+        assert_eq!(verdict(&[at(&[1.1, 0.8])]), Verdict::Winner { side: Side::B });
+        assert_eq!(verdict(&[at(&[-0.2, -0.1])]), Verdict::Winner { side: Side::A });
+        let open = Verdict::Inconclusive { faster: None, needs: None };
+        for levels in [[0.2, -0.2], [0.2, 0.0], [0.0, -0.2]] {
+            assert_eq!(verdict(&[at(&levels)]), open, "{levels:?}");
+        }
+    }
+
+    #[test]
+    fn every_process_counts() {
+        let (jumped, still, other) = (at(&[1.1, 0.8]), at(&[0.9]), at(&[0.0]));
+        assert_eq!(verdict(&[jumped.clone(), still]), Verdict::Winner { side: Side::B });
+        let against = ratio(&[jumped.clone(), other]);
+        assert_eq!(against.parts.len(), 3);
+        assert_eq!(against.position(0.03), Some(Position::Open));
+        assert_eq!(ratio(&[jumped.clone(), Vec::new()]).parts.len(), 2, "an empty process is passed over");
+        assert_eq!(ratio(&[jumped, vec![0.9]]).parts, [], "one block alone says nothing");
+    }
+
+    #[test]
+    fn a_trend_has_no_parts() {
+        let rising: Vec<f64> =
+            WOBBLE.iter().enumerate().map(|(i, wobble)| 0.5 + 0.02 * i as f64 + wobble).collect();
+        assert_eq!(ratio(std::slice::from_ref(&rising)).parts, []);
+        assert_eq!(ratio(&[at(&[1.1, 0.8]), rising]).parts, []);
+    }
+}
