@@ -9,6 +9,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::mean;
 use super::ratio::{CONFIDENCE, EQUIVALENCE, Ratio, RatioInterval};
 use super::series::{Shape, shape};
 use super::student::Estimate;
@@ -21,26 +22,43 @@ pub struct Part {
     pub n_blocks: usize,
     /// exp(mean of their log-ratios): time of A / time of B.
     pub time_ratio: f64,
-    /// The standard error of the mean log-ratio; its degrees of freedom are `n_blocks` − 1.
+    /// The standard error of the mean log-ratio, from what varies within all parts together.
     pub log_se: f64,
+    /// Its degrees of freedom: all blocks less one for each part.
+    pub degrees: f64,
     /// The 95 % interval of `time_ratio`.
     pub interval: RatioInterval,
 }
 
 impl Part {
-    fn of(log_ratios: &[f64]) -> Option<Self> {
-        let estimate = Estimate::of(log_ratios)?;
-        Some(Self {
-            n_blocks: log_ratios.len(),
-            time_ratio: estimate.mean.exp(),
-            log_se: estimate.standard_error,
-            interval: RatioInterval::of(&estimate, CONFIDENCE),
-        })
+    /// Of each of these; `None` if one has fewer than two blocks. The spread is estimated once for all, as in a one-way
+    /// analysis of variance: two blocks by themselves say next to nothing about it (t with one degree is 12.7).
+    fn of_all(parts: &[&[f64]]) -> Option<Vec<Self>> {
+        let means: Option<Vec<f64>> =
+            parts.iter().map(|blocks| mean(blocks).filter(|_| blocks.len() > 1)).collect();
+        let means = means?;
+        let squares: f64 = parts
+            .iter()
+            .zip(&means)
+            .flat_map(|(blocks, mean)| blocks.iter().map(move |d| (d - mean).powi(2)))
+            .sum();
+        let degrees = parts.iter().map(|blocks| blocks.len() - 1).sum::<usize>() as f64;
+        let part = |(blocks, mean): (&&[f64], &f64)| {
+            let standard_error = (squares / degrees / blocks.len() as f64).sqrt();
+            let estimate = Estimate { mean: *mean, standard_error, degrees };
+            Self {
+                n_blocks: blocks.len(),
+                time_ratio: mean.exp(),
+                log_se: standard_error,
+                degrees,
+                interval: RatioInterval::of(&estimate, CONFIDENCE),
+            }
+        };
+        Some(parts.iter().zip(&means).map(part).collect())
     }
 
     fn estimate(&self) -> Estimate {
-        let degrees = self.n_blocks.saturating_sub(1) as f64;
-        Estimate { mean: self.time_ratio.ln(), standard_error: self.log_se, degrees }
+        Estimate { mean: self.time_ratio.ln(), standard_error: self.log_se, degrees: self.degrees }
     }
 }
 
@@ -55,8 +73,7 @@ impl Ratio {
         if level.iter().all(|process| process.len() < 2) {
             return self;
         }
-        let parts: Option<Vec<Part>> = level.concat().into_iter().map(Part::of).collect();
-        self.parts = parts.unwrap_or_default();
+        self.parts = Part::of_all(&level.concat()).unwrap_or_default();
         if !self.parts.is_empty() {
             self.interval = hull(&self.estimates(), CONFIDENCE);
             self.equivalence = hull(&self.estimates(), EQUIVALENCE);
@@ -141,6 +158,18 @@ mod tests {
         );
         let narrower = jumped.equivalence.unwrap();
         assert!(narrower.low > hull.low && narrower.high < hull.high && narrower.confidence == EQUIVALENCE);
+    }
+
+    #[test]
+    fn a_short_part_borrows_the_spread_of_the_others() {
+        let mut blocks = at(&[1.1]);
+        blocks[..2].iter_mut().for_each(|d| *d -= 0.3);
+        let found = ratio(&[blocks]);
+        let [short, long] = found.parts[..] else { panic!("{:?}", found.parts) };
+        assert_eq!((short.n_blocks, long.n_blocks, short.degrees), (2, 10, 10.0));
+        // The standard deviation within is 0.0015: t(0.975, 10) = 2.228 times that over √2.
+        let half = (short.interval.high / short.interval.low).ln() / 2.0;
+        assert!((half - 2.228 * 0.0016 / 2f64.sqrt()).abs() < 0.0003, "{half}");
     }
 
     #[test]
