@@ -115,8 +115,11 @@ pub enum Position {
 
 /// Where `estimate` lies relative to ±`limit`.
 pub fn position(estimate: &Estimate, limit: f64) -> Position {
-    let (low, high) = estimate.interval(CONFIDENCE);
-    let (low90, high90) = estimate.interval(EQUIVALENCE);
+    place(estimate.interval(CONFIDENCE), estimate.interval(EQUIVALENCE), limit)
+}
+
+/// Where a 95 % interval and the 90 % interval within it lie relative to ±`limit`.
+pub(super) fn place((low, high): (f64, f64), (low90, high90): (f64, f64), limit: f64) -> Position {
     match () {
         () if low > limit => Position::Above,
         () if high < -limit => Position::Below,
