@@ -11,7 +11,7 @@ duet=${2:-target/release/duet}
 model=${3:-models/SmolLM2-135M-Instruct.Q4_1.gguf}
 mkdir -p "$folder"
 
-# About three minutes each with the demo model. Short visits and many blocks: what disturbs a machine lasts seconds, and
+# Two to three minutes each with the demo model. Short visits and many blocks: what disturbs a machine lasts seconds, and
 # a block that is shorter than that is within it or without.
 run() { # NAME SEED ARGUMENTS...
   name=$1 seed=$2

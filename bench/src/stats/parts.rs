@@ -2,9 +2,9 @@
 //!
 //! A mean over such a jump belongs to no state of the machine or of either arm. What each part says alone still holds:
 //! where all say the same, that is the verdict, and its interval reaches over all of theirs (Bonferroni's share of the error
-//! for each). On a virtual machine whose host moves its processors a ratio may go from 3.0 to 2.4 at
-//! once, and the winner is in no doubt. Several jumps are told apart if one of them dominates; a ratio with a trend has no
-//! parts, nor has one that goes there and back: its blocks vary, and the interval over all of them is as wide as that.
+//! for each). On a virtual machine a ratio has gone from 2.9 to 2.1 at once, and the winner is in no doubt. Several jumps
+//! are told apart if one of them dominates; a ratio with a trend has no parts, nor has one that goes there and back: its
+//! blocks vary, and the interval over all of them is as wide as that.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,8 +64,7 @@ impl Part {
 
 impl Ratio {
     /// With its parts, if in one of these processes it jumped by at least `least` (of the logarithm) and has no trend;
-    /// unchanged otherwise. The intervals then reach over those of [`Ratio::estimates`]. `restarts` are the log-ratios it is
-    /// from.
+    /// unchanged otherwise. The intervals then reach over those of all parts. `restarts` are the log-ratios it is from.
     #[must_use]
     pub fn in_parts(mut self, restarts: &[Vec<f64>], least: f64) -> Self {
         let level: Option<Vec<Vec<&[f64]>>> = restarts.iter().map(|blocks| levels(blocks, least)).collect();
@@ -97,8 +96,8 @@ impl Ratio {
         self.estimate().filter(|_| self.restarts.is_some_and(|spread| spread.matters))
     }
 
-    /// All that has to agree for a verdict: the estimate of ln `time_ratio`; of a ratio that jumped every part's instead, and
-    /// the one over processes beside them where processes differ. Empty with one block.
+    /// What ln `time_ratio` may be: its estimate; of a ratio that jumped every part's instead, and the one over processes
+    /// beside them where processes differ. Empty with one block.
     pub fn estimates(&self) -> Vec<Estimate> {
         if self.parts.is_empty() {
             return self.estimate().into_iter().collect();

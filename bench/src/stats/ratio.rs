@@ -34,7 +34,8 @@ pub struct Ratio {
     pub log_se: Option<f64>,
     /// Its degrees of freedom.
     pub degrees: Option<f64>,
-    /// The 95 % interval of `time_ratio`; absent with one block. Of a ratio that jumped: over the intervals of all parts.
+    /// The 95 % interval of `time_ratio`; absent with one block. Of a ratio that jumped: over the
+    /// intervals of all parts, each of which has its share of the 5 %.
     pub interval: Option<RatioInterval>,
     /// The 90 % interval, which has to lie within the margins for the arms to be called equivalent.
     pub equivalence: Option<RatioInterval>,

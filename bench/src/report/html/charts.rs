@@ -145,12 +145,12 @@ fn levels(ratio: &Ratio, points: &[(usize, f64, String)]) -> Vec<(f64, f64, f64)
         Some((*own.first()? as f64, *own.last()? as f64, -part.time_ratio.ln()))
     };
     let parts: Option<Vec<_>> = ratio.parts.iter().map(part).collect();
-    match (parts, points) {
-        (Some(parts), _) if !parts.is_empty() => parts,
-        (_, [first, .., last]) => vec![(first.0 as f64, last.0 as f64, -ratio.time_ratio.ln())],
-        (_, [one]) => vec![(one.0 as f64, one.0 as f64, -ratio.time_ratio.ln())],
-        (_, []) => Vec::new(),
-    }
+    parts.filter(|parts| !parts.is_empty()).unwrap_or_else(|| {
+        let ends = points.first().zip(points.last());
+        ends.map(|(first, last)| (first.0 as f64, last.0 as f64, -ratio.time_ratio.ln()))
+            .into_iter()
+            .collect()
+    })
 }
 
 /// Which share of these latencies is at most so long, a line for each arm.
